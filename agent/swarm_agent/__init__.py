@@ -1,0 +1,1 @@
+"""The agent: one program on every host, manager or worker as the cluster decides."""

@@ -1,0 +1,62 @@
+"""Rows that nodes gossip about themselves; with the cluster's networks they are all that the data plane is made from.
+
+Table "endpoint" (key: task id): a running task that may receive traffic. Table "peer" (key: network id): this host's own
+place on a cluster network. Only the owner writes its rows; a row without its owner alive is hidden.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+ENDPOINTS = "endpoint"
+PEERS = "peer"
+
+
+class PortRow(msgspec.Struct, frozen=True, array_like=True):
+    protocol: str  # tcp, udp, sctp
+    target: int
+    published: int  # 0: not published
+    mode: str  # ingress or host
+    name: str = ""
+
+
+class AddressRow(msgspec.Struct, frozen=True, array_like=True):
+    network_id: str
+    ip: str  # without prefix length
+    mac: str
+    vip: str = ""  # the service's VIP on this network, without prefix length; empty for dnsrr
+    aliases: tuple[str, ...] = ()
+
+
+class EndpointRow(msgspec.Struct, frozen=True, array_like=True):
+    task_id: str
+    service_id: str
+    service_name: str
+    slot: int
+    container_id: str
+    addresses: tuple[AddressRow, ...] = ()
+    ports: tuple[PortRow, ...] = ()
+
+
+class PeerRow(msgspec.Struct, frozen=True, array_like=True):
+    network_id: str
+    gateway: str  # this host's own address on the network
+    mac: str  # of its bridge
+
+
+_encoder = msgspec.msgpack.Encoder()
+_endpoint = msgspec.msgpack.Decoder(EndpointRow)
+_peer = msgspec.msgpack.Decoder(PeerRow)
+
+
+def encode_row(row: EndpointRow | PeerRow) -> bytes:
+    return _encoder.encode(row)
+
+
+def decode_endpoint(data: bytes) -> EndpointRow:
+    """Raises msgspec.ValidationError on anything else."""
+    return _endpoint.decode(data)
+
+
+def decode_peer(data: bytes) -> PeerRow:
+    return _peer.decode(data)

@@ -1,7 +1,7 @@
 """Rows that nodes gossip about themselves; with the cluster's networks they are all that the data plane is made from.
 
-Table "endpoint" (key: task id): a running task that may receive traffic. Table "peer" (key: network id): this host's own
-place on a cluster network. Only the owner writes its rows; a row without its owner alive is hidden.
+Table "endpoint" (key: task id): a running task that may receive traffic. Table "peer" (key: network id): this host's
+own place on a cluster network. Only the owner writes its rows; a row without its owner alive is hidden.
 """
 
 from __future__ import annotations

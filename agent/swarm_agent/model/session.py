@@ -72,7 +72,7 @@ class Welcome(_Message, frozen=True, tag="welcome"):
 class Assignments(_Message, frozen=True, tag="assignments"):
     """What the node must run. `complete` replaces all it knew; otherwise the lists are changes.
 
-    A task is sent as long as the node may have something of it: it leaves (`gone_tasks`) when it is removed from the store.
+    A task is sent as long as the node may have something of it; it leaves (`gone_tasks`) when the store drops it.
     """
 
     complete: bool = False
@@ -98,8 +98,10 @@ def encode_message(message: FromNode | ToNode) -> bytes:
 
 def decode_from_node(data: bytes) -> FromNode:
     """Raises msgspec.ValidationError when the node sent something else."""
-    return _from_node.decode(data)
+    message: FromNode = _from_node.decode(data)
+    return message
 
 
 def decode_to_node(data: bytes) -> ToNode:
-    return _to_node.decode(data)
+    message: ToNode = _to_node.decode(data)
+    return message

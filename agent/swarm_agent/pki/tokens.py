@@ -1,0 +1,68 @@
+"""Join tokens: `SWMTKN-1-DIGEST-SECRET`, as Swarm writes them.
+
+DIGEST is the SHA-256 of the root certificate in base 36, padded to 50 characters: the joining node checks by it that it
+talks to the right cluster, before it shows SECRET (16 random bytes, base 36, padded to 25). The token says nothing of
+the role; the managers know which secret is the workers' and which the managers'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from swarm_agent.model.errors import InvalidArgument
+from swarm_agent.model.ids import ALPHABET, to_base36
+
+PREFIX = "SWMTKN"
+DIGEST_LENGTH = 50
+SECRET_LENGTH = 25
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """A parsed token. `digest` is the expected SHA-256 of the root certificate (PEM text)."""
+
+    digest: bytes
+    secret: str
+
+    def matches(self, root_pem: str) -> bool:
+        """True when this token belongs to the cluster with that root."""
+        return root_digest(root_pem) == self.digest
+
+
+def root_digest(root_pem: str) -> bytes:
+    """SHA-256 over the root's PEM text, white space at its ends aside."""
+    return hashlib.sha256(root_pem.strip().encode()).digest()
+
+
+def new_token(root_pem: str, rng: random.Random) -> str:
+    """A fresh token for the cluster with that root."""
+    digest = to_base36(int.from_bytes(root_digest(root_pem), "big"), DIGEST_LENGTH)
+    secret = to_base36(rng.getrandbits(128), SECRET_LENGTH)
+    return f"{PREFIX}-1-{digest}-{secret}"
+
+
+def with_new_root(token: str, root_pem: str) -> str:
+    """The same secret under another root: what a root rotation makes of a token."""
+    secret = parse_token(token).secret
+    digest = to_base36(int.from_bytes(root_digest(root_pem), "big"), DIGEST_LENGTH)
+    return f"{PREFIX}-1-{digest}-{secret}"
+
+
+def parse_token(text: str) -> JoinToken:
+    """Raises InvalidArgument("invalid join token") on anything that is not a token of version 1 (or 2, FIPS)."""
+    parts = text.strip().split("-")
+    if (
+        len(parts) != 4
+        or parts[0] != PREFIX
+        or parts[1] not in ("1", "2")
+        or len(parts[2]) != DIGEST_LENGTH
+        or len(parts[3]) != SECRET_LENGTH
+        or any(char not in ALPHABET for char in parts[2] + parts[3])
+    ):
+        raise InvalidArgument("invalid join token")
+    number = int(parts[2], 36)
+    if number >= 1 << 256:
+        raise InvalidArgument("invalid join token")
+    return JoinToken(number.to_bytes(32, "big"), parts[3])

@@ -1,0 +1,60 @@
+#!/usr/bin/python
+# Copyright: swarm.cluster contributors
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+
+DOCUMENTATION = r"""
+module: lab_engine
+short_description: Have a container engine running on this machine
+description:
+  - Starts the machine's engine when it does not answer. As a service under systemd, else as a process of its own.
+options:
+  root:
+    description: The checkout whose lab this is.
+    type: path
+    required: true
+  state:
+    description: With V(absent), stop the engine if this lab started it and nothing runs on it.
+    type: str
+    choices: [present, absent]
+    default: present
+author: swarm.cluster contributors (@swarm-cluster)
+"""
+
+EXAMPLES = r"""
+- name: Have a container engine running
+  lab_engine:
+    root: "{{ playbook_dir | dirname }}"
+"""
+
+RETURN = r""" # """
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.swarmlab import engine
+from ansible.module_utils.swarmlab.command import LabError
+from ansible.module_utils.swarmlab.state import Home
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+        supports_check_mode=True,
+    )
+    home = Home(Path(module.params["root"]))
+    wanted = module.params["state"] == "present"
+    try:
+        if module.check_mode:
+            changed = wanted != engine.answers()
+        else:
+            changed = engine.start(home) if wanted else engine.stop(home)
+    except LabError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=changed)
+
+
+if __name__ == "__main__":
+    main()

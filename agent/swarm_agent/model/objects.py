@@ -13,6 +13,7 @@ import msgspec
 from .base import Object, always
 from .specs import (
     ConfigSpec,
+    Driver,
     EndpointSpec,
     GenericResource,
     IPAMOptions,
@@ -173,6 +174,12 @@ class Task(Stored, frozen=True):
     # Not before this time (RFC 3339) may a replacement be lifted from READY to RUNNING: the restart delay, kept in
     # the store so that it survives a change of leader.
     restart_after: str = msgspec.field(default="", name="_RestartAfter")
+    # Why the task was made: scale, update, restart, drain, node-down, node-joined, ...; for people and for counting.
+    cause: str = msgspec.field(default="", name="_Cause")
+    # UpdateStatus.started_at of the update whose worker made this task; empty for tasks made for another reason.
+    update: str = msgspec.field(default="", name="_Update")
+    # The cluster's default log driver when the task was made, used when the spec names none.
+    log_driver: Driver | None = msgspec.field(default=None, name="_LogDriver")
 
     @property
     def name(self) -> str:

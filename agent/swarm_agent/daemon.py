@@ -1,0 +1,81 @@
+"""`swarm-agent`: puts the parts together and runs them until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from swarm_agent.api.front_door import FrontDoor
+from swarm_agent.node import settings as node_settings
+from swarm_agent.node.cluster_node import ClusterNode
+from swarm_agent.node.settings import DEFAULT_FILE, Settings, SettingsError
+from swarm_agent.node.state import StateError
+from swarm_agent.worker.engine import Engine
+
+log = logging.getLogger("swarm_agent")
+
+
+def notify(message: str) -> None:
+    """Tell systemd (sd_notify): a datagram to $NOTIFY_SOCKET; nothing without it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as endpoint:
+        endpoint.connect(address)
+        endpoint.sendall(message.encode())
+
+
+async def run(settings: Settings) -> int:
+    """Run the agent; returns the exit code."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def stop(code: int) -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    def fatal(error: BaseException) -> None:
+        log.critical("the agent cannot go on: %s", error)
+        stop(1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, 0)
+    engine = Engine(str(settings.engine_socket))
+    node = ClusterNode(settings, engine, on_fatal=fatal)
+    door = FrontDoor(node, engine_socket=str(settings.engine_socket))
+    await node.start()
+    await door.start(settings.socket, settings.socket_group)
+    notify("READY=1")
+    log.info("serving %s", settings.socket)
+    code = await ended
+    notify("STOPPING=1")
+    await door.stop()
+    await node.stop()
+    await engine.close()
+    return code
+
+
+def main() -> None:
+    """Entry point of the `swarm-agent` command."""
+    parser = argparse.ArgumentParser(prog="swarm-agent", description="Runs this host's part of the cluster.")
+    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help="settings file (default: %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        settings = node_settings.load(arguments.config)
+    except SettingsError as error:
+        sys.exit(f"swarm-agent: {error}")
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        sys.exit(asyncio.run(run(settings)))
+    except StateError as error:
+        sys.exit(f"swarm-agent: {error}")

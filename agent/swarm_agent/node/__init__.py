@@ -1,0 +1,1 @@
+"""One host's life in a cluster: outside, joining, member, manager; and the wires between the parts of the agent."""

@@ -1,0 +1,121 @@
+"""Joining: from a token and a manager's address to a certificate. The client's side of /v1/root and /v1/certificate.
+
+The token's digest proves the root, the root proves the manager, and only then is the token's secret shown. Nothing is
+written here: a join that fails leaves no trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
+from swarm_agent.pki import authority, tls
+from swarm_agent.pki.files import NodeCertificate
+from swarm_agent.pki.tokens import JoinToken, parse_token
+
+from .management import CertificateAnswer, CertificateRequest
+
+CONNECT_TIMEOUT = 10.0  # seconds; a firewall that drops packets must not keep the user waiting for minutes
+REQUEST_TIMEOUT = 20.0  # seconds, Swarm's limit for a control request
+_MAX_REDIRECTS = 3
+
+
+class RemoteError(ClusterError):
+    """A manager's refusal, passed on with its text and status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A new member's papers."""
+
+    node_id: str
+    cluster_id: str
+    role: str
+    manager: str  # host:port of the manager that admitted us
+    certificate: NodeCertificate
+
+
+async def request_admission(remote: str, token: str, availability: str, hostname: str) -> Admission:
+    """Join the cluster of `token` through the manager at `remote` (host:port).
+
+    Raises Unavailable when it cannot be reached, BadRequest when its root is not the token's, RemoteError when it
+    refuses.
+    """
+    parsed = parse_token(token)
+    root = await _fetch_root(remote, parsed)
+    key = await asyncio.to_thread(authority.new_key)
+    body = msgspec.json.encode(
+        CertificateRequest(
+            token=token.strip(),
+            csr=authority.new_signing_request(key),
+            availability=availability,
+            hostname=hostname,
+        )
+    )
+    context = tls.root_only_context(root)
+    for _ in range(_MAX_REDIRECTS):
+        status, text = await _call("POST", remote, "/v1/certificate", context, body)
+        if status != 421:
+            break
+        remote = _message(text)
+    if status != 200:
+        raise RemoteError(status, _message(text))
+    answer = msgspec.json.decode(text, type=CertificateAnswer)
+    if not authority.signed_by(answer.certificate, root):
+        raise BadRequest(f"the manager at {remote} sent a certificate that its own root did not sign")
+    return Admission(
+        answer.node_id, answer.cluster_id, answer.role, remote, NodeCertificate(root, answer.certificate, key)
+    )
+
+
+async def _fetch_root(remote: str, token: JoinToken) -> str:
+    status, text = await _call("GET", remote, "/v1/root", tls.first_contact_context())
+    if status != 200:
+        raise RemoteError(status, _message(text))
+    root = text.decode("ascii", "replace")
+    if not token.matches(root):
+        raise BadRequest(f"remote CA does not match fingerprint. Expected: {token.digest.hex()}")
+    return root
+
+
+async def _call(
+    method: str, remote: str, path: str, context: ssl.SSLContext, body: bytes | None = None
+) -> tuple[int, bytes]:
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(method, f"https://{remote}{path}", data=body, ssl=context) as response,
+        ):
+            return response.status, await response.read()
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise Unavailable(
+            "rpc error: code = Unavailable desc = connection error: desc = "
+            f'"transport: Error while dialing: dial tcp {remote}: {_reason(error)}"'
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words for a failed connection, as Go prints them."""
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"connect: {cause.strerror.lower()}" if cause.errno and cause.errno > 0 else cause.strerror
+    return str(error) or type(error).__name__
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body)["message"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return body.decode("utf-8", "replace")[:500]

@@ -1,0 +1,325 @@
+"""This host's relation to a cluster: outside, joining, inside; what `docker swarm init`, `join` and `leave` do to it.
+
+| from | by | to |
+|---|---|---|
+| inactive | init, join | pending, then active; back to inactive, without a trace, when it fails |
+| inactive | start with saved state | pending until the first session, then active |
+| active | leave | inactive |
+| any | a part fails for good | error |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import enum
+import ipaddress
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Callable
+
+from swarm_agent.manager.control import cluster as cluster_control
+from swarm_agent.model import errors
+from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
+from swarm_agent.model.ids import new_id
+from swarm_agent.model.objects import Node
+from swarm_agent.model.requests import InitRequest, JoinRequest
+from swarm_agent.model.session import ManagerPeer
+from swarm_agent.pki import authority
+from swarm_agent.pki.authority import Authority, Identity
+from swarm_agent.pki.files import NodeCertificate
+from swarm_agent.worker.engine import Engine
+
+from . import addresses, founding
+from .admission import request_admission
+from .manager_role import ManagerRole
+from .membership import Membership
+from .settings import Settings
+from .state import SavedState, StateFolder
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT = 20.0  # seconds for init and join to become ready, as in Swarm
+JOIN_TIMEOUT_TEXT = (
+    "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. "
+    'Use the "docker info" command to see the current swarm status of your node.'
+)
+
+
+class LocalState(enum.StrEnum):
+    """As /info's LocalNodeState."""
+
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    ACTIVE = "active"
+    ERROR = "error"
+    LOCKED = "locked"
+
+
+class ClusterNode:
+    """The front door's view of this host, and the owner of its membership."""
+
+    def __init__(self, settings: Settings, engine: Engine, *, on_fatal: Callable[[BaseException], None]) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._on_fatal = on_fatal
+        self._folder = StateFolder(settings.state_dir)
+        self._membership: Membership | None = None
+        self._changing = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
+        self._rng = random.SystemRandom()
+        self.error = ""
+
+    # --- what the front door asks -----------------------------------------------------------------------------------
+
+    @property
+    def local_state(self) -> LocalState:
+        if self.error:
+            return LocalState.ERROR
+        if self._membership is None:
+            return LocalState.INACTIVE
+        return LocalState.ACTIVE if self._membership.welcomed.is_set() else LocalState.PENDING
+
+    @property
+    def node_id(self) -> str:
+        return self._membership.state.node_id if self._membership is not None else ""
+
+    @property
+    def node_addr(self) -> str:
+        return self._membership.state.advertise if self._membership is not None else ""
+
+    @property
+    def is_manager(self) -> bool:
+        return self._membership is not None and self._membership.manager is not None
+
+    def remote_managers(self) -> list[ManagerPeer]:
+        return self._membership.session.managers if self._membership is not None else []
+
+    def manager(self) -> ManagerRole:
+        """This host's manager role. Raises Unavailable, with Swarm's words, when it has none that works now."""
+        if self._membership is None:
+            raise Unavailable(self.error or errors.NOT_IN_SWARM)
+        if self._membership.manager is None:
+            raise Unavailable(errors.NOT_A_MANAGER)
+        if not self._membership.manager.ready:
+            raise Unavailable(errors.MANAGER_NOT_READY)
+        return self._membership.manager
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the membership that the state folder tells of, if any; returns at once, the parts start on their own."""
+        state = await asyncio.to_thread(self._folder.load)
+        if state is None:
+            return
+        certificate = await asyncio.to_thread(NodeCertificate.load, self._folder.certificates)
+        if certificate is None:
+            self.error = f"the node's certificate in {self._folder.certificates} is missing or incomplete"
+            return
+        membership = self._member(state, certificate)
+        self._membership = membership
+        self._starting = asyncio.create_task(self._resume(membership), name="resume")
+
+    async def _resume(self, membership: Membership) -> None:
+        try:
+            await membership.start_manager(bootstrap=False)
+            await membership.start()
+        except Exception as error:
+            log.exception("this node cannot take up its membership")
+            self.error = str(error) or type(error).__name__
+
+    async def stop(self) -> None:
+        """Stop the agent's parts; containers go on running."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._membership is not None:
+            await self._membership.stop()
+
+    async def init(self, request: InitRequest) -> str:
+        """Found a cluster with this host as its first manager; returns the node id.
+
+        Raises BadRequest on bad addresses, pools or specs, Unavailable inside a cluster. A failure leaves no trace.
+        """
+        async with self._changing:
+            self._check_outside()
+            pools, size = founding.check_pools(request.default_addr_pool, request.subnet_size)
+            port = founding.check_data_path_port(request.data_path_port)
+            availability = founding.check_availability(request.availability)
+            spec = cluster_control.complete_spec(request.spec)
+            where = await self._resolve(request.listen_addr, request.advertise_addr, request.data_path_addr)
+            node_id, cluster_id = new_id(self._rng), new_id(self._rng)
+            now = datetime.datetime.now(datetime.UTC)
+            root, certificate = await asyncio.to_thread(_first_certificate, node_id, cluster_id, now)
+            state = SavedState(
+                node_id=node_id,
+                cluster_id=cluster_id,
+                role="manager",
+                listen=where.listen,
+                listen_port=where.listen_port,
+                advertise=where.advertise,
+                advertise_port=where.advertise_port,
+                data_path=where.data_path,
+                managers=[ManagerPeer(node_id, where.advertise_addr)],
+                raft_id=secrets.randbits(63) | 1,
+            )
+            await asyncio.to_thread(certificate.save, self._folder.certificates)
+            membership = self._member(state, certificate)
+            first = founding.found(
+                cluster_id=cluster_id,
+                node_id=node_id,
+                network_id=new_id(self._rng),
+                spec=spec,
+                pools=pools,
+                subnet_size=size,
+                data_path_port=port,
+                availability=availability,
+                advertise=where.advertise,
+                manager_addr=where.advertise_addr,
+                description=await membership.worker.describe(),
+                authority=root,
+                gossip_keys=[secrets.token_bytes(32) for _ in range(founding.GOSSIP_KEYS)],
+                raft_id=state.raft_id,
+                rng=self._rng,
+            )
+            await self._enter(membership, lambda: self._found(membership, first))
+            return node_id
+
+    async def _found(self, membership: Membership, first: founding.Founding) -> None:
+        await membership.start_manager(bootstrap=True)
+        manager = membership.manager
+        assert manager is not None
+        await manager.raft_leads()
+        await manager.store.update(lambda tx: [tx.create(obj) for obj in (first.cluster, first.node, first.ingress)])
+        await membership.start()
+        await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join a cluster with a token. Raises with Swarm's texts; a failure leaves no trace."""
+        async with self._changing:
+            self._check_outside()
+            if not request.remote_addrs or not request.remote_addrs[0]:
+                raise BadRequest("at least 1 RemoteAddr is required to join")
+            availability = founding.check_availability(request.availability)
+            remote = self._remote(request.remote_addrs[0])
+            where = await self._resolve_joining(request, remote)
+            admission = await request_admission(remote, request.join_token, availability, socket.gethostname())
+            state = SavedState(
+                node_id=admission.node_id,
+                cluster_id=admission.cluster_id,
+                role=admission.role,
+                listen=where.listen,
+                listen_port=where.listen_port,
+                advertise=where.advertise,
+                advertise_port=where.advertise_port,
+                data_path=where.data_path,
+                managers=[ManagerPeer("", admission.manager)],
+            )
+            await asyncio.to_thread(admission.certificate.save, self._folder.certificates)
+            membership = self._member(state, admission.certificate)
+            await self._enter(membership, lambda: self._join(membership))
+
+    async def _join(self, membership: Membership) -> None:
+        await membership.start_manager(bootstrap=False)
+        await membership.start()
+        try:
+            await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)
+        except TimeoutError:
+            raise Unavailable(JOIN_TIMEOUT_TEXT) from None
+
+    async def leave(self, force: bool) -> None:
+        """Leave the cluster: tasks end, the state folder is emptied. Raises Unavailable with Swarm's warnings."""
+        async with self._changing:
+            membership = self._membership
+            if membership is None and not self.error:
+                raise Unavailable(errors.NO_SWARM)
+            if membership is not None and membership.manager is not None and not force:
+                raise Unavailable(_leave_warning(membership.manager))
+            self._membership = None
+            self.error = ""
+            if membership is not None:
+                await membership.stop(leave=True)
+            await asyncio.to_thread(self._folder.forget)
+            log.info("this node left its cluster")
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    def _check_outside(self) -> None:
+        if self._membership is not None:
+            raise Unavailable(errors.SWARM_EXISTS)
+
+    def _member(self, state: SavedState, certificate: NodeCertificate) -> Membership:
+        return Membership(self._settings, self._folder, state, certificate, self._engine, on_fatal=self._on_fatal)
+
+    async def _enter(self, membership: Membership, steps: Callable[[], object]) -> None:
+        """Run the steps that make this host a member; undo everything when one fails."""
+        self._membership = membership
+        try:
+            await steps()  # type: ignore[misc]
+            await asyncio.to_thread(self._folder.save, membership.state)
+        except BaseException as error:
+            log.warning("becoming a member failed: %s", error)
+            self._membership = None
+            await membership.stop(leave=True)
+            await asyncio.to_thread(self._folder.forget)
+            if isinstance(error, ClusterError | asyncio.CancelledError):
+                raise
+            if isinstance(error, OSError):
+                raise BadRequest(f"could not listen on {membership.state.listen}: {error.strerror or error}") from error
+            raise ClusterError(f"this node could not become a member: {error}") from error
+
+    async def _resolve(self, listen: str, advertise: str, data_path: str) -> addresses.Resolved:
+        interfaces = await asyncio.to_thread(addresses.interfaces)
+        subnets = [ipaddress.ip_network(text) for text in await self._engine.network_subnets()]
+        return addresses.resolve(listen, advertise, data_path, interfaces, subnets, self._settings.management_port)
+
+    async def _resolve_joining(self, request: JoinRequest, remote: str) -> addresses.Resolved:
+        """As Swarm does: a joining host without --advertise-addr uses the address that it reaches the manager from."""
+        advertise = request.advertise_addr
+        if not advertise:
+            advertise = await asyncio.to_thread(_source_address, remote)
+        return await self._resolve(request.listen_addr, advertise, request.data_path_addr)
+
+    def _remote(self, text: str) -> str:
+        try:
+            host, port = addresses.split_host_port(text)
+        except ValueError:
+            host, port = text.strip("[]"), self._settings.management_port
+        return addresses.join_host_port(host, port)
+
+
+def _first_certificate(node_id: str, cluster_id: str, now: datetime.datetime) -> tuple[Authority, NodeCertificate]:
+    root = Authority.create(now)
+    key = authority.new_key()
+    cert = root.issue(
+        authority.new_signing_request(key), Identity(node_id, "manager", cluster_id), now, datetime.timedelta(days=90)
+    )
+    return root, NodeCertificate(root.cert, cert, key)
+
+
+def _source_address(remote: str) -> str:
+    """The address of ours that packets to the remote leave from, or nothing when there is no way there."""
+    host, port = addresses.split_host_port(remote)
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def _leave_warning(manager: ManagerRole) -> str:
+    """Swarm's words for a manager that leaves without --force."""
+    text = "You are attempting to leave the swarm on a node that is participating as a manager. "
+    managers = [node for node in manager.store.view().all(Node) if node.manager_status is not None]
+    if len(managers) <= 1:
+        return text + (
+            "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+        )
+    return (
+        text
+        + "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+    )

@@ -1,0 +1,125 @@
+"""The first objects of a new cluster: itself, its first node, the ingress network. Pure, from the init request."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import random
+from dataclasses import dataclass
+
+from swarm_agent.model.base import public
+from swarm_agent.model.errors import BadRequest, InvalidArgument
+from swarm_agent.model.objects import (
+    Cluster,
+    JoinTokens,
+    ManagerStatus,
+    Network,
+    Node,
+    NodeDescription,
+    NodeStatus,
+    NodeTLSInfo,
+)
+from swarm_agent.model.specs import NetworkSpec, NodeSpec, SwarmSpec
+from swarm_agent.pki.authority import Authority, issuer_info
+from swarm_agent.pki.tokens import new_token
+
+DEFAULT_POOL = "10.0.0.0/8"
+DEFAULT_SUBNET_SIZE = 24
+DEFAULT_DATA_PATH_PORT = 4789
+AVAILABILITIES = ("active", "pause", "drain")
+GOSSIP_KEYS = 1  # one key to begin with; rotation adds more
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """Everything that the first transaction of a cluster creates."""
+
+    cluster: Cluster
+    node: Node
+    ingress: Network
+
+
+def check_pools(pools: list[str], subnet_size: int) -> tuple[list[str], int]:
+    """The address pools to use, with Swarm's defaults and texts. Raises BadRequest."""
+    size = subnet_size or DEFAULT_SUBNET_SIZE
+    if not pools:
+        return [DEFAULT_POOL], size
+    if size > 29:
+        raise BadRequest(f"subnet size is out of range: {size}")
+    networks = []
+    for text in pools:
+        try:
+            pool = ipaddress.ip_network(text)
+        except ValueError as error:
+            raise BadRequest(f"invalid base pool {text}: {error}") from None
+        if size < pool.prefixlen:
+            raise BadRequest(f"invalid CIDR: {text!r}. Subnet size is too small for pool: {size}")
+        for other in networks:
+            if pool.version == other.version and pool.overlaps(other):
+                raise BadRequest(f"invalid base pool {text}: it overlaps {other}")
+        networks.append(pool)
+    return [str(pool) for pool in networks], size
+
+
+def check_data_path_port(port: int) -> int:
+    """The VXLAN port to use. Raises BadRequest outside 1024-49151."""
+    if port and not 1024 <= port <= 49151:
+        raise BadRequest(f"Datapath port number is not in valid range (1024-49151) : {port}")
+    return port or DEFAULT_DATA_PATH_PORT
+
+
+def check_availability(text: str) -> str:
+    """Availability of a joining node, `active` when not said. Raises BadRequest."""
+    value = text.lower() or "active"
+    if value not in AVAILABILITIES:
+        raise InvalidArgument(f'invalid Availability: "{text}"')
+    return value
+
+
+def found(
+    *,
+    cluster_id: str,
+    node_id: str,
+    network_id: str,
+    spec: SwarmSpec,
+    pools: list[str],
+    subnet_size: int,
+    data_path_port: int,
+    availability: str,
+    advertise: str,
+    manager_addr: str,
+    description: NodeDescription,
+    authority: Authority,
+    gossip_keys: list[bytes],
+    raft_id: int,
+    rng: random.Random,
+) -> Founding:
+    """Make the first objects. `spec` is already complete (defaults applied)."""
+    subject, key = issuer_info(authority.cert)
+    tls_info = NodeTLSInfo(
+        trust_root=authority.cert,
+        cert_issuer_subject=base64.b64encode(subject).decode(),
+        cert_issuer_public_key=base64.b64encode(key).decode(),
+    )
+    cluster = Cluster(
+        id=cluster_id,
+        spec=public(spec),
+        tls_info=tls_info,
+        default_addr_pool=pools,
+        subnet_size=subnet_size,
+        data_path_port=data_path_port,
+        join_tokens=JoinTokens(worker=new_token(authority.cert, rng), manager=new_token(authority.cert, rng)),
+        ca_cert=authority.cert,
+        ca_key=authority.key,
+        gossip_keys=[base64.b64encode(key).decode() for key in gossip_keys],
+    )
+    node = Node(
+        id=node_id,
+        spec=NodeSpec(role="manager", availability=availability),
+        description=description,
+        status=NodeStatus(state="unknown", addr=advertise),
+        manager_status=ManagerStatus(leader=True, reachability="reachable", addr=manager_addr),
+        raft_id=raft_id,
+    )
+    ingress = Network(id=network_id, spec=NetworkSpec(name="ingress", ingress=True, scope="swarm"))
+    return Founding(cluster, node, ingress)

@@ -1,0 +1,171 @@
+"""A host that is in a cluster: all parts of a member, started and stopped in order.
+
+Order of start: manager role (the store must be there before sessions come), gossip and network, worker (adopts what
+runs), session. A worker whose managers are all away still does everything it was told before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+
+from swarm_agent.gossip.driver import GossipNode
+from swarm_agent.model.objects import Node, NodeDescription
+from swarm_agent.model.session import Assignments, ManagerPeer, Welcome
+from swarm_agent.network.manager import NetworkManager
+from swarm_agent.pki import tls
+from swarm_agent.pki.files import NodeCertificate
+from swarm_agent.worker.engine import Engine
+from swarm_agent.worker.worker import Worker
+
+from .data_plane import DataPlane
+from .manager_role import ManagerRole
+from .session import SessionClient
+from .settings import Settings
+from .state import SavedState, StateFolder
+
+log = logging.getLogger(__name__)
+
+DESCRIBE_INTERVAL = 20.0  # seconds between looks at the engine's resources, labels and plugins; Swarm's period
+
+
+class Membership:
+    """Everything a member runs. `manager` is None on workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: StateFolder,
+        state: SavedState,
+        certificate: NodeCertificate,
+        engine: Engine,
+        *,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.state = state
+        self._settings = settings
+        self._folder = folder
+        self._certificate = certificate
+        self._engine = engine
+        self._rng = random.SystemRandom()
+        self._gossip = GossipNode(
+            node_id=state.node_id,
+            bind=(state.listen, settings.gossip_port),
+            advertise=(state.advertise, settings.gossip_port),
+            label=state.cluster_id,
+            keys=[],
+            rng=self._rng,
+        )
+        self._network = NetworkManager(
+            node_id=state.node_id, underlay=state.data_path, engine_socket=str(settings.engine_socket)
+        )
+        self.data_plane = DataPlane(state.node_id, self._gossip, self._network)
+        self._description = NodeDescription()
+        self.session = SessionClient(
+            advertise=state.advertise,
+            managers=state.managers,
+            context=self._client_context,
+            describe=lambda: self._description,
+            on_welcome=self._welcomed,
+            on_assignments=self._assigned,
+            on_state=self._session_changed,
+            rng=self._rng,
+        )
+        self.worker = Worker(
+            engine=engine,
+            node_id=state.node_id,
+            run_dir=settings.run_dir,
+            state_dir=folder.worker,
+            networks=self._network,
+            endpoints=self.data_plane,
+            report=self.session.report,
+        )
+        self.manager: ManagerRole | None = None
+        if state.role == "manager":
+            self.manager = ManagerRole(folder, state, certificate, liveness=self.data_plane.liveness, on_fatal=on_fatal)
+        self._node = Node(id=state.node_id)
+        self._describing: asyncio.Task[None] | None = None
+        self._started_data_plane = False
+        self.welcomed = asyncio.Event()
+
+    @property
+    def node(self) -> Node:
+        """This node's object as the leader last sent it."""
+        return self._node
+
+    async def start_manager(self, *, bootstrap: bool) -> None:
+        """Start the manager role, if any. Separate, because founding a cluster writes the first objects in between."""
+        if self.manager is not None:
+            await self.manager.start(bootstrap=bootstrap)
+
+    async def start(self) -> None:
+        """Start all that is not the manager role."""
+        self._description = await self.worker.describe()
+        await self.worker.start()
+        self.session.start()
+        self._describing = asyncio.create_task(self._watch_description(), name="describe")
+
+    async def stop(self, *, leave: bool = False) -> None:
+        """Stop all parts. With `leave`, tasks are removed from this host too; otherwise containers go on running."""
+        if self._describing is not None:
+            self._describing.cancel()
+            await asyncio.gather(self._describing, return_exceptions=True)
+        await self.session.stop()
+        if leave:
+            await self.worker.remove_all()
+        await self.worker.stop()
+        if self._started_data_plane:
+            await self.data_plane.stop(leave=leave)
+        if self.manager is not None:
+            await self.manager.stop()
+
+    def _client_context(self) -> ssl.SSLContext:
+        return tls.client_context(self._certificate, self._folder.certificates)
+
+    def _welcomed(self, message: Welcome) -> None:
+        self._node = message.node
+        self.worker.node(message.node)
+        self.data_plane.welcome(message)
+        if not self._started_data_plane:
+            self._started_data_plane = True
+            self._start_data_plane(message)
+        self._remember_managers(message.managers)
+        self.welcomed.set()
+
+    def _start_data_plane(self, message: Welcome) -> None:
+        async def start() -> None:
+            try:
+                await self.data_plane.start(message.data_path_port)
+            except Exception:
+                log.exception("the data plane did not start; trying again with the next session")
+                self._started_data_plane = False
+
+        self._starting = asyncio.create_task(start(), name="data-plane-start")
+
+    def _assigned(self, message: Assignments) -> None:
+        self.worker.assign(message)
+
+    def _session_changed(self, connected: bool) -> None:
+        log.info("session %s", "established" if connected else "lost")
+
+    def _remember_managers(self, managers: list[ManagerPeer]) -> None:
+        if managers and managers != self.state.managers:
+            import msgspec
+
+            self.state = msgspec.structs.replace(self.state, managers=list(managers))
+            self._folder.save(self.state)
+
+    async def _watch_description(self) -> None:
+        while True:
+            await asyncio.sleep(DESCRIBE_INTERVAL)
+            try:
+                description = await self.worker.describe()
+            except Exception as error:
+                log.debug("the engine does not tell about itself: %s", error)
+                continue
+            if description != self._description:
+                self._description = description
+                self.session.description_changed()

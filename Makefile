@@ -1,0 +1,52 @@
+# What people type. Everything works from a clean clone with Python 3.11, git, make and root.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+HOSTS  ?= 3
+SEEDS  ?= 300
+
+.PHONY: up down status test lint test-unit test-lab sim bench clean help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.made: pyproject.toml agent/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ./agent '.[test,lint]'
+	@touch $@
+
+up: $(VENV)/.made ## three hosts on this machine, a cluster on them, a demo service on every host's port 8080
+	$(BIN)/ansible-playbook playbooks/lab.yml -e lab_hosts=$(HOSTS)
+	$(BIN)/ansible-playbook -i inventories/lab.yml site.yml
+	tests/lab/lab images
+	$(BIN)/ansible-playbook -i inventories/lab.yml playbooks/demo.yml
+
+down: ## remove the hosts and everything that `up` made
+	tests/lab/lab down
+
+status: ## what runs
+	tests/lab/lab status
+
+lint: $(VENV)/.made ## style, types, layers, playbooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/ansible-lint
+
+test-unit: $(VENV)/.made ## seconds: everything that needs no hosts
+	$(BIN)/pytest -q tests/unit tests/sim
+
+test-lab: $(VENV)/.made ## minutes: three real hosts, real engines, the real docker CLI
+	$(BIN)/pytest -q tests/lab tests/compat
+
+sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
+	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/sim
+
+test: lint test-unit test-lab ## all of it
+
+clean: down ## also the caches and the environment
+	rm -rf $(VENV) .cache .lab

@@ -54,6 +54,16 @@ class Unimplemented(_RpcError):
     code, status = "Unimplemented", 501
 
 
+class PermissionDenied(_RpcError):
+    """Refused whatever the state: reserved labels."""
+
+    code, status = "PermissionDenied", 403
+
+
+class UnknownError(_RpcError):
+    """What Swarm raises without a gRPC code of its own, such as a constraint that cannot be parsed (500)."""
+
+
 class OutOfSequence(_RpcError):
     """The object changed since the caller read it. 500, with the text that docker-py and Ansible modules retry on."""
 
@@ -75,6 +85,12 @@ class BadRequest(ClusterError):
     """A request that the front door itself refuses (no gRPC prefix): malformed JSON, versions, filters."""
 
     status = 400
+
+
+class Unauthorized(ClusterError):
+    """The unlock key is not the cluster's."""
+
+    status = 401
 
 
 class Forbidden(ClusterError):

@@ -1,0 +1,155 @@
+"""Cluster networks: create, remove (swarm.md §1.7). Subnet and VNI are the allocator's to choose."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+
+from swarm_agent.model.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    Forbidden,
+    InvalidArgument,
+    PermissionDenied,
+    Unimplemented,
+)
+from swarm_agent.model.ids import new_id
+from swarm_agent.model.objects import Network, Service, Task
+from swarm_agent.model.requests import NetworkCreateRequest
+from swarm_agent.model.specs import Driver, IPAMConfig, IPAMOptions, NetworkSpec
+from swarm_agent.model.states import TaskState
+from swarm_agent.store.tx import Tx
+
+from .lookup import find
+from .names import validate_name
+from .ports import needs_ingress
+
+PREDEFINED_LABEL = "com.docker.swarm.predefined"
+PREDEFINED = ("bridge", "host", "none", "default")
+OVERLAY = "overlay"
+
+
+def is_swarm_scoped(request: NetworkCreateRequest) -> bool:
+    """True for networks of the cluster, false for those of one host."""
+    return not request.config_only and (request.driver == OVERLAY or request.scope == "swarm" or request.ingress)
+
+
+def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) -> Network:
+    """Raises InvalidArgument, AlreadyExists, Forbidden, PermissionDenied, Unimplemented."""
+    if request.name in PREDEFINED:
+        raise Forbidden(f"{request.name} is a pre-defined network and cannot be created")
+    if request.attachable and request.ingress:
+        raise InvalidArgument("ingress network cannot be attachable")
+    validate_name(request.name)
+    if PREDEFINED_LABEL in request.labels:
+        raise PermissionDenied(
+            f"label {PREDEFINED_LABEL} is for internally created predefined networks and cannot be applied by users"
+        )
+    if request.driver not in ("", OVERLAY) or request.config_from is not None:
+        raise Unimplemented(f'networks of driver "{request.driver}" cannot span hosts; use the overlay driver')
+    if "encrypted" in request.options:
+        raise Unimplemented("encrypted overlay networks are not supported by this version")
+    ipam = _ipam(request)
+    if request.ingress:
+        for network in tx.all(Network):
+            if network.spec.ingress:
+                raise AlreadyExists(f"ingress network ({network.id}) is already present")
+    spec = NetworkSpec(
+        name=request.name,
+        labels=request.labels,
+        driver_configuration=Driver(name=OVERLAY, options=request.options),
+        ipv6_enabled=bool(request.enable_ipv6),
+        internal=request.internal,
+        attachable=request.attachable,
+        ingress=request.ingress,
+        ipam_options=ipam,
+        scope="swarm",
+    )
+    return tx.create(Network(id=new_id(rng), spec=spec))
+
+
+def _ipam(request: NetworkCreateRequest) -> IPAMOptions | None:
+    ipam = request.ipam
+    if ipam is None:
+        return None
+    if ipam.driver not in ("", "default"):
+        raise InvalidArgument("invalid IPAM specified")
+    configs = [IPAMConfig(subnet=item.subnet, range=item.ip_range, gateway=item.gateway) for item in ipam.config]
+    for config in configs:
+        _check_ipam(config)
+    return IPAMOptions(driver=Driver(name="default", options=ipam.options), configs=configs)
+
+
+def _check_ipam(config: IPAMConfig) -> None:
+    try:
+        subnet = ipaddress.ip_network(config.subnet, strict=False)
+        if "/" not in config.subnet:
+            raise ValueError
+    except ValueError:
+        raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}") from None
+    if config.range:
+        try:
+            inner = ipaddress.ip_interface(config.range)
+            if "/" not in config.range:
+                raise ValueError
+        except ValueError:
+            raise InvalidArgument(f"ipam configuration: invalid range {config.range}") from None
+        if inner.ip not in subnet:
+            raise InvalidArgument(f"ipam configuration: subnet {config.subnet} does not contain range {config.range}")
+    if config.gateway:
+        try:
+            gateway = ipaddress.ip_address(config.gateway)
+        except ValueError:
+            raise InvalidArgument(f"ipam configuration: invalid gateway {config.gateway}") from None
+        if gateway not in subnet:
+            raise InvalidArgument(
+                f"ipam configuration: subnet {config.subnet} does not contain gateway {config.gateway}"
+            )
+
+
+def remove_network(tx: Tx, term: str) -> Network:
+    """Remove a network that nothing uses; tasks that are on their way out do not count. Raises FailedPrecondition."""
+    network = find(tx, Network, term)
+    if network.spec.labels.get(PREDEFINED_LABEL) == "true":
+        raise FailedPrecondition(
+            f"network {network.id} ({network.spec.name}) is a swarm predefined network and cannot be removed"
+        )
+    if network.spec.ingress:
+        for service in tx.all(Service):
+            if needs_ingress(service.spec.endpoint_spec):
+                raise FailedPrecondition(
+                    f"ingress network cannot be removed because service {service.id} depends on it"
+                )
+    else:
+        _check_unused(tx, network.id)
+    tx.delete(Network, network.id)
+    return network
+
+
+def _check_unused(tx: Tx, network_id: str) -> None:
+    for service in tx.find(Service, network_id=network_id):
+        raise FailedPrecondition(f"network {network_id} is in use by service {service.id}")
+    running = TaskState.RUNNING.rank
+    for task in tx.all(Task):
+        if task.desired_state.rank <= running and task.status.state.rank <= running and _uses(task, network_id):
+            raise FailedPrecondition(f"network {network_id} is in use by task {task.id}")
+
+
+def _uses(task: Task, network_id: str) -> bool:
+    return any(config.target == network_id for config in task.spec.networks) or any(
+        attachment.network.id == network_id for attachment in task.networks_attachments
+    )
+
+
+def unused_networks(tx: Tx) -> list[Network]:
+    """Networks that `docker network prune` removes: those that `remove_network` would not refuse; never ingress."""
+    unused = []
+    for network in tx.all(Network):
+        if network.spec.ingress or network.spec.labels.get(PREDEFINED_LABEL) == "true":
+            continue
+        try:
+            _check_unused(tx, network.id)
+        except FailedPrecondition:
+            continue
+        unused.append(network)
+    return unused

@@ -110,7 +110,7 @@ class ClusterNode:
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up the membership that the state folder tells of, if any; returns at once, the parts start on their own."""
+        """Take up the membership that the state folder tells of, if any. Returns at once; the parts start on their own."""
         state = await asyncio.to_thread(self._folder.load)
         if state is None:
             return

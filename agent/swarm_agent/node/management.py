@@ -16,6 +16,7 @@ import asyncio
 import datetime
 import hmac
 import logging
+import random
 import ssl
 from collections.abc import Callable
 from typing import Protocol
@@ -107,11 +108,9 @@ class _SocketChannel:
 class ManagementServer:
     """Serves the management plane until `stop`."""
 
-    def __init__(self, manager: Leadership, entropy: Callable[[], str] | None = None) -> None:
-        import random
-
+    def __init__(self, manager: Leadership) -> None:
         self._manager = manager
-        self._new_id = entropy or (lambda: new_id(random.SystemRandom()))
+        self._rng = random.SystemRandom()
         self._runner: web.AppRunner | None = None
         self._sockets: set[web.WebSocketResponse] = set()
 
@@ -124,6 +123,12 @@ class ManagementServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=context, reuse_address=True).start()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._runner is not None, "the server is not started"
+        return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Close all sessions and stop listening."""
@@ -158,7 +163,7 @@ class ManagementServer:
             raise InvalidArgument(f"the certificate request cannot be read: {error}") from None
         cluster = self._cluster()
         role = role_of_token(cluster, asked.token)
-        identity = Identity(self._new_id(), role, cluster.id)
+        identity = Identity(new_id(self._rng), role, cluster.id)
         life = datetime.timedelta(microseconds=cluster.spec.ca_config.node_cert_expiry // 1000)
         certificate = await asyncio.to_thread(
             Authority(cluster.ca_cert, cluster.ca_key).issue,
@@ -240,6 +245,8 @@ def role_of_token(cluster: Cluster, text: str) -> str:
 async def _errors_as_json(request: web.Request, handler: Callable[[web.Request], object]) -> web.StreamResponse:
     try:
         return await handler(request)  # type: ignore[misc,no-any-return]
+    except web.HTTPException as error:
+        return web.json_response({"message": error.text or error.reason}, status=error.status)
     except ClusterError as error:
         if error.status >= 500:
             log.warning("%s %s from %s: %s", request.method, request.path, request.remote, error)

@@ -1,8 +1,7 @@
-"""What a manager runs beside its worker: the raft member with the store on top, the management plane, and, while it leads,
-the control loops.
+"""What a manager runs beside its worker: raft member, store, management plane and, while it leads, the control loops.
 
-The control loops and the dispatcher live exactly as long as this manager leads. Leadership comes and goes by raft's word;
-starting and stopping them is done in order by one task, so a quick change back and forth cannot leave two sets running.
+The control loops and the dispatcher live exactly as long as this manager leads. Leadership comes and goes by raft's
+word; one task starts and stops them in order, so a quick change back and forth cannot leave two sets running.
 """
 
 from __future__ import annotations

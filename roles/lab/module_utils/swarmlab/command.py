@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 class LabError(Exception):
@@ -51,3 +52,14 @@ def attempt(
         raise LabError(f"'{argv[0]}' is not installed on this machine; `tests/lab/lab up` installs it") from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"'{' '.join(argv)}' gave no answer within {timeout:.0f} s") from error
+
+
+def run_to_file(argv: Sequence[str], path: Path, *, timeout: float = 60) -> None:
+    """Run a program and keep its standard output, any bytes, in a file. Raises LabError as `run` does."""
+    with path.open("wb") as output:
+        done = subprocess.run(
+            list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, timeout=timeout, check=False
+        )
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip() or "nothing printed"
+        raise LabError(f"'{' '.join(argv)}' failed with code {done.returncode}: {said}")

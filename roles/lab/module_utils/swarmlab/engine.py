@@ -4,8 +4,8 @@ Where systemd is PID 1 the engine is its service. Elsewhere the lab starts a pla
 pid and log in `.lab/`, so that it outlives the command that started it. Only an engine that this lab started is ever
 stopped by it, and only when no other lab's machines run on it.
 
-Traps, all met on machines where an earlier run was killed hard: a pid file naming a process that is gone, is a zombie, or
-is now something else makes dockerd refuse to start or talk to a containerd that is not there. So process names are
+Traps, all met on machines where an earlier run was killed hard: a pid file naming a process that is gone, is a zombie,
+or is now something else makes dockerd refuse to start or talk to a containerd that is not there. So process names are
 checked, and stale files removed, before each start.
 """
 
@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .command import LabError, attempt, run
@@ -25,14 +26,27 @@ _CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
 _START_SECONDS = 60
 
 
+def owned(home: Home) -> bool:
+    """Whether this lab started the machine's engine, and has not stopped it."""
+    return (home.directory / "engine.unit").exists() or (home.directory / "engine.pid").exists()
+
+
+def cli(*arguments: str) -> list[str]:
+    """The command line of a docker call to the machine's engine.
+
+    The address is spelled out: a DOCKER_HOST meant for a lab host must not lead here.
+    """
+    return ["docker", "--host", f"unix://{SOCKET}", *arguments]
+
+
 def docker(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
     """Run the docker CLI against the machine's engine and return what it printed."""
-    return run(_cli(*arguments), stdin=stdin, timeout=timeout)
+    return run(cli(*arguments), stdin=stdin, timeout=timeout)
 
 
 def docker_attempt(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Like `docker`, for calls whose failure is an answer."""
-    return attempt(_cli(*arguments), timeout=timeout)
+    return attempt(cli(*arguments), timeout=timeout)
 
 
 def answers() -> bool:
@@ -44,7 +58,7 @@ def answers() -> bool:
 
 
 def start(home: Home) -> bool:
-    """Make sure the machine's engine answers; whether it had to be started. Raises LabError with the engine's last words."""
+    """Make sure the machine's engine answers; whether it had to be started. An error has the engine's last words."""
     if answers():
         return False
     if _systemd_runs():
@@ -58,7 +72,7 @@ def start(home: Home) -> bool:
 def stop(home: Home) -> bool:
     """Stop the engine if this lab started it and nothing else runs on it; whether it was stopped."""
     unit, pid_file = home.directory / "engine.unit", home.directory / "engine.pid"
-    if not (unit.exists() or pid_file.exists()):
+    if not owned(home):
         return False
     if answers() and docker("ps", "--quiet").strip():
         return False
@@ -72,11 +86,6 @@ def stop(home: Home) -> bool:
         _wait_until(lambda: _live_pid(pid_file, "dockerd") is None, "the machine's engine to stop")
     pid_file.unlink(missing_ok=True)
     return pid is not None
-
-
-def _cli(*arguments: str) -> list[str]:
-    # The address is spelled out: a DOCKER_HOST meant for a lab host must not lead here.
-    return ["docker", "--host", f"unix://{SOCKET}", *arguments]
 
 
 def _start_plain(home: Home) -> None:
@@ -107,7 +116,7 @@ def _start_plain(home: Home) -> None:
 
 
 def _live_pid(pid_file: Path, program: str) -> int | None:
-    """The pid in the file if it names a living process of that program. A zombie has no command line, so it is not one."""
+    """The pid in the file if it names a living process of that program. A zombie, without command line, is none."""
     try:
         pid = int(pid_file.read_text())
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
@@ -120,8 +129,7 @@ def _systemd_runs() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def _wait_until(condition: object, what: str, seconds: float = _START_SECONDS) -> None:
-    assert callable(condition)
+def _wait_until(condition: Callable[[], bool], what: str, seconds: float = _START_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

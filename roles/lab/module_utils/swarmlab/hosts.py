@@ -1,15 +1,15 @@
 """Driver `container`: lab hosts as systemd containers of the machine's engine.
 
-A host is a container of the lab's Debian image whose first process, `lab-init`, becomes systemd; its /var/lib/docker is a
-volume, so a nested engine has overlay2. It gets every capability but SYS_RESOURCE instead of `--privileged`: some machines
-lack that one themselves and then refuse a privileged container; with the rest it runs systemd, a nested engine, iptables and
-VXLAN alike, under cgroup v1 and v2. Its network is internal: no route out.
+A host is a container of the lab's Debian image whose first process, `lab-init`, becomes systemd; its /var/lib/docker is
+a volume, so a nested engine has overlay2. It gets every capability but SYS_RESOURCE instead of `--privileged`: some
+machines lack that one themselves and then refuse a privileged container; with the rest it runs systemd, a nested
+engine, iptables and VXLAN alike, under cgroup v1 and v2. Its network is internal: no route out.
 
-The sockets in `.lab/HOST/` are links into the host's own /run, by way of /proc/PID/root. They are rewritten at each start
-and removed at each stop, so a socket that is there leads to the host that is there now.
+The sockets in `.lab/HOST/` are links into the host's own /run, by way of /proc/PID/root. They are rewritten at each
+start and removed at each stop, so a socket that is there leads to the host that is there now.
 
-Everything made carries the labels `swarmlab.id` and `swarmlab.root` (the checkout). They are the truth about what exists;
-`.lab` may be gone, stale, or left by a run that was killed.
+Everything made carries the labels `swarmlab.id` and `swarmlab.root` (the checkout). They are the truth about what
+exists; `.lab` may be gone, stale, or left by a run that was killed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from pathlib import Path
 
 from . import links
 from .command import LabError, attempt, run
-from .engine import SOCKET, docker, docker_attempt
+from .engine import cli, docker, docker_attempt
 from .identity import (
     REGISTRY_NAME,
     choose_subnet,
     container_name,
     host_address,
     host_names,
+    machine_address,
     network_name,
     registry_address,
     volume_name,
@@ -47,7 +48,7 @@ _NAMED_HOSTS = 9
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A container of the lab as the engine sees it. `state` is the engine's word: running, paused, exited, created, dead."""
+    """A container of the lab as the engine sees it. `state` is the engine's word: running, paused, exited, dead …"""
 
     name: str
     state: str
@@ -70,7 +71,7 @@ class Plan:
         return not (self.create or self.start or self.remove or self.network)
 
 
-# --- looking -----------------------------------------------------------------------------------------------------------
+# --- looking ----------------------------------------------------------------------------------------------------------
 
 
 def machines(home: Home) -> dict[str, Machine]:
@@ -93,7 +94,8 @@ def machine(home: Home, name: str) -> Machine:
     """One container of this lab. Raises LabError, naming those that exist, when there is none of that name."""
     known = machines(home)
     if name not in known:
-        raise LabError(f"no '{name}' in this lab; it has: {', '.join(sorted(known)) or 'no hosts, run `tests/lab/lab up`'}")
+        there = ", ".join(sorted(known)) or "nothing yet, run `tests/lab/lab up`"
+        raise LabError(f"no '{name}' in this lab; it has: {there}")
     return known[name]
 
 
@@ -105,7 +107,8 @@ def plan(home: Home, count: int, subnet: str, image: str, key: str) -> Plan:
     if remake:
         stale = tuple(sorted(present))
         return Plan(tuple(wanted), (), stale, True)
-    configs = {name: _fingerprint(_arguments(home, name, ipaddress.IPv4Network(network), image, key)) for name in wanted}
+    prefix = ipaddress.IPv4Network(network)
+    configs = {name: fingerprint(_arguments(home, name, prefix, image, key)) for name in wanted}
     outdated = [
         name
         for name in wanted
@@ -122,7 +125,7 @@ def plan(home: Home, count: int, subnet: str, image: str, key: str) -> Plan:
     )
 
 
-# --- changing ----------------------------------------------------------------------------------------------------------
+# --- changing ---------------------------------------------------------------------------------------------------------
 
 
 def ensure(home: Home, count: int, subnet: str, image: str) -> Plan:
@@ -142,7 +145,7 @@ def ensure(home: Home, count: int, subnet: str, image: str) -> Plan:
         network = ipaddress.IPv4Network(_existing_subnet(home))
         hosts = {name: host_address(network, name) for name in host_names(count)}
         known = home.load()
-        home.save(State(str(network), hosts, frozenset(cut for cut in known.cuts if set(cut) <= set(hosts))))
+        home.save(State(str(network), image, hosts, frozenset(cut for cut in known.cuts if set(cut) <= set(hosts))))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda name: _create(home, name, network, image, key), todo.create))
             list(pool.map(lambda name: _resume(home, name), todo.start))
@@ -224,13 +227,25 @@ def refresh_sockets(home: Home) -> None:
                 path.symlink_to(f"/proc/{pids[name]}/root/{inside}")
 
 
+def serves(home: Home, name: str, kind: str) -> bool:
+    """Whether something accepts connections on a socket of a host."""
+    try:
+        target = home.socket(name, kind).readlink()  # short, where the link's own path may exceed a socket's 107 bytes
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(2)
+            connection.connect(str(target))
+        return True
+    except OSError:
+        return False
+
+
 def command_in(home: Home, name: str, argv: Sequence[str], *, tty: bool = False) -> list[str]:
     """The command line that runs `argv` on a host."""
     flags = ["--interactive", *(["--tty"] if tty else [])]
-    return ["docker", "--host", f"unix://{SOCKET}", "exec", *flags, container_name(home.identity, name), *argv]
+    return cli("exec", *flags, container_name(home.identity, name), *argv)
 
 
-# --- parts -------------------------------------------------------------------------------------------------------------
+# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def _arguments(home: Home, name: str, subnet: ipaddress.IPv4Network, image: str, key: str) -> list[str]:
@@ -261,18 +276,21 @@ def _arguments(home: Home, name: str, subnet: ipaddress.IPv4Network, image: str,
     ]
 
 
-def _fingerprint(arguments: Iterable[str]) -> str:
+def fingerprint(arguments: Iterable[str]) -> str:
+    """A mark of how a machine was made, to know one that has to be made anew."""
     return hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:16]
 
 
-def _labels(home: Home) -> list[str]:
-    return ["--label", f"swarmlab.id={home.identity}", "--label", f"swarmlab.root={home.root.resolve()}"]
+def labels_of(home: Home, name: str = "") -> list[str]:
+    """The flags that mark a thing as this lab's, and as belonging to one of its machines."""
+    labels = ["--label", f"swarmlab.id={home.identity}", "--label", f"swarmlab.root={home.root.resolve()}"]
+    return [*labels, "--label", f"swarmlab.name={name}"] if name else labels
 
 
 def _create(home: Home, name: str, subnet: ipaddress.IPv4Network, image: str, key: str) -> None:
     arguments = _arguments(home, name, subnet, image, key)
-    docker("volume", "create", *_labels(home), volume_name(home.identity, name))
-    labels = [*_labels(home), "--label", f"swarmlab.name={name}", "--label", f"swarmlab.config={_fingerprint(arguments)}"]
+    docker("volume", "create", *labels_of(home), volume_name(home.identity, name))
+    labels = [*labels_of(home, name), "--label", f"swarmlab.config={fingerprint(arguments)}"]
     docker("run", "--detach", "--name", container_name(home.identity, name), *labels, *arguments)
 
 
@@ -299,7 +317,8 @@ def _wait_ready(home: Home, name: str, address: str) -> None:
             logs = docker_attempt("logs", "--tail", "5", container_name(home.identity, name))
             raise LabError(
                 f"{name} ({address}) was not ready within {_READY_SECONDS} s: systemd is '{systemd or 'silent'}'. "
-                f"Its waiting jobs: {jobs or 'none'}. Its first process said: {(logs.stdout + logs.stderr).strip() or 'nothing'}"
+                f"Its waiting jobs: {jobs or 'none'}. "
+                f"Its first process said: {(logs.stdout + logs.stderr).strip() or 'nothing'}"
             )
         time.sleep(0.2)
 
@@ -359,7 +378,8 @@ def _make_network(home: Home, subnet: str) -> None:
     if not subnet and remembered and not any(ipaddress.IPv4Network(remembered).overlaps(each) for each in taken):
         subnet = remembered
     network = ipaddress.IPv4Network(subnet) if subnet else choose_subnet(home.identity, taken)
-    docker("network", "create", "--internal", "--subnet", str(network), "--gateway", str(network[1]), *_labels(home), name)
+    addresses = ["--subnet", str(network), "--gateway", machine_address(network)]
+    docker("network", "create", "--internal", *addresses, *labels_of(home), name)
 
 
 def _taken_networks() -> Iterable[ipaddress.IPv4Network]:
@@ -375,12 +395,14 @@ def _taken_networks() -> Iterable[ipaddress.IPv4Network]:
 
 def _forget_dead_checkouts(home: Home) -> None:
     """Remove labs whose checkout no longer exists, such as a clone that was deleted while its lab ran."""
-    kinds = (("container", ("rm", "--force", "--volumes")), ("network", ("network", "rm")), ("volume", ("volume", "rm")))
-    for kind, removal in kinds:
-        listing = ["ps", "--all"] if kind == "container" else [kind, "ls"]
-        names = "{{.Names}}" if kind == "container" else "{{.Name}}"
-        rows = docker(*listing, "--filter", "label=swarmlab.root", "--format", names + '\t{{.Label "swarmlab.root"}}')
-        for row in rows.splitlines():
+    kinds = (
+        (["ps", "--all"], "{{.Names}}", ["rm", "--force", "--volumes"]),
+        (["network", "ls"], "{{.Name}}", ["network", "rm"]),
+        (["volume", "ls"], "{{.Name}}", ["volume", "rm"]),
+    )
+    for listing, name_field, removal in kinds:
+        form = name_field + '\t{{.Label "swarmlab.root"}}'
+        for row in docker(*listing, "--filter", "label=swarmlab.root", "--format", form).splitlines():
             name, root = row.split("\t")
             if not Path(root).exists():
                 docker_attempt(*removal, name)

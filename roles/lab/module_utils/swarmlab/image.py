@@ -1,8 +1,8 @@
-"""The image that lab hosts are started from: a small Debian, built once and found again by a hash of what it is made of.
+"""The image that lab hosts are started from: a small Debian, built once, found again by a hash of what it is made of.
 
-mmdebstrap makes a root file system from Debian packages, `files/host-image/customize` finishes it, and the machine's engine
-imports it. The tag is a hash over the package list, the suite, the mirrors and the scripts: a change of any builds a new
-image, no change costs one look-up. The tarball stays in `.cache/lab/`, for an engine that lost its images.
+mmdebstrap makes a root file system from Debian packages, `files/host-image/customize` finishes it, and the machine's
+engine imports it. The tag is a hash over the package list, the suite, the mirrors and the scripts: a change of any
+builds a new image, no change costs one look-up. The tarball stays in `.cache/lab/`, for an engine that lost its images.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def present(recipe: Recipe) -> bool:
 
 
 def ensure(home: Home, recipe: Recipe) -> bool:
-    """Make sure the machine's engine has the image; whether something had to be done. A first build takes about a minute."""
+    """Make sure the machine's engine has the image; whether that took anything. A first build takes about a minute."""
     if present(recipe):
         return False
     tarball = home.cache / f"host-{recipe.fingerprint}.tar"

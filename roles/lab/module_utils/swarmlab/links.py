@@ -1,9 +1,10 @@
 """Cutting the links between hosts.
 
-A cut is a direction between two hosts, and is made where the frame arrives: a rule in the receiver's network namespace, at
-the ingress hook of its interface, drops every frame from the sender's MAC. That is below ARP, VXLAN and all the rules that the
-engine and the agent make, and out of the way of anything that rewrites those. The rules of a host are one table, replaced
-in one transaction, so applying them again is harmless; they are lost with the host's namespace and applied anew at its start.
+A cut is a direction between two hosts, and is made where the frame arrives: a rule in the receiver's network
+namespace, at the ingress hook of its interface, drops every frame from the sender's MAC. That is below ARP, VXLAN and
+all the rules that the engine and the agent make, and out of the way of anything that rewrites those. The rules of a
+host are one table, replaced in one transaction, so applying them again is harmless; they are lost with the host's
+namespace and applied anew at its start.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from .identity import lab_id
@@ -28,9 +28,13 @@ Link = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the lab has decided or been told. `hosts` maps a name to its address; `cuts` are directions that drop."""
+    """What the lab has decided or been told.
+
+    `image` is what hosts were started from, `hosts` maps a name to its address, `cuts` are directions that drop.
+    """
 
     subnet: str = ""
+    image: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     cuts: frozenset[Link] = frozenset()
 
@@ -77,14 +81,14 @@ class Home:
         """The remembered state; an empty one when there is none or it cannot be read (a killed run may leave that)."""
         try:
             raw = json.loads((self.directory / "state.json").read_text())
-            return State(raw["subnet"], dict(raw["hosts"]), frozenset((a, b) for a, b in raw["cuts"]))
+            return State(raw["subnet"], raw["image"], dict(raw["hosts"]), frozenset((a, b) for a, b in raw["cuts"]))
         except (OSError, ValueError, KeyError, TypeError):
             return State()
 
     def save(self, state: State) -> None:
         """Write the state so that a reader sees the old or the new one, never a half."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"subnet": state.subnet, "hosts": state.hosts, "cuts": sorted(state.cuts)}, indent=1)
+        text = json.dumps(asdict(state) | {"cuts": sorted(state.cuts)}, indent=1)
         temporary = self.directory / "state.json.new"
         temporary.write_text(text + "\n")
         temporary.replace(self.directory / "state.json")

@@ -110,7 +110,7 @@ class ClusterNode:
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up the membership that the state folder tells of, if any. Returns at once; the parts start on their own."""
+        """Take up the membership that the state folder tells of, if any. The parts start on their own."""
         state = await asyncio.to_thread(self._folder.load)
         if state is None:
             return
@@ -272,7 +272,7 @@ class ClusterNode:
 
     async def _resolve(self, listen: str, advertise: str, data_path: str) -> addresses.Resolved:
         interfaces = await asyncio.to_thread(addresses.interfaces)
-        subnets = [ipaddress.ip_network(text) for text in await self._engine.network_subnets()]
+        subnets = [ipaddress.ip_network(text, strict=False) for text in await self._engine.network_subnets()]
         return addresses.resolve(listen, advertise, data_path, interfaces, subnets, self._settings.management_port)
 
     async def _resolve_joining(self, request: JoinRequest, remote: str) -> addresses.Resolved:
@@ -319,7 +319,7 @@ def _leave_warning(manager: ManagerRole) -> str:
         return text + (
             "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
         )
-    return (
-        text
-        + "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+    return text + (
+        "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
+        "Use `--force` to suppress this message."
     )

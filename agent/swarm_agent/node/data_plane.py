@@ -4,6 +4,8 @@ Gossip carries every node's rows (running tasks, places on networks); the networ
 the worker starts and stops tasks. This part assembles the tables, acknowledges rows only when the kernel has them, and
 holds a task's start or stop back until the other hosts know: `activate` before a task counts as running, `deactivate`
 before it is told to stop, each bounded by ACK_TIMEOUT so that a host that does not answer delays nobody for long.
+
+Keys and the VXLAN port come with the first Welcome, so the parts below exist only from then on.
 """
 
 from __future__ import annotations
@@ -11,149 +13,221 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
-from swarm_agent.gossip.driver import GossipNode
-from swarm_agent.gossip.types import MemberState, Version
+from swarm_agent.gossip import GossipNode, Version
 from swarm_agent.model.objects import Network
-from swarm_agent.model.rows import (
-    ENDPOINTS,
-    PEERS,
-    EndpointRow,
-    PeerRow,
-    decode_endpoint,
-    decode_peer,
-    encode_row,
-)
+from swarm_agent.model.rows import ENDPOINTS, PEERS, EndpointRow, PeerRow, decode_endpoint, decode_peer, encode_row
 from swarm_agent.model.session import Welcome
 from swarm_agent.network.manager import NetworkManager
-from swarm_agent.network.tables import NetworkTables
+from swarm_agent.network.tables import NetworkTables, own_peer_rows
 
 from .addresses import split_host_port
+from .settings import Settings
+from .state import SavedState
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
 ACK_TIMEOUT = 1.0  # seconds to wait for the other hosts to apply a change of ours
+START_TIMEOUT = 20.0  # seconds that a task waits for the data plane itself
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    gossip: GossipNode
+    network: NetworkManager
 
 
 class DataPlane:
-    """The worker's `Endpoints`, and the node's liveness oracle."""
+    """The worker's `Endpoints` and `TaskNetworks`, and the manager's liveness oracle."""
 
-    def __init__(self, node_id: str, gossip: GossipNode, network: NetworkManager) -> None:
-        self._node_id = node_id
-        self._gossip = gossip
-        self._network = network
+    def __init__(self, state: SavedState, settings: Settings) -> None:
+        self._state = state
+        self._settings = settings
+        self._parts: _Parts | None = None
+        self._started = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
         self._networks: list[Network] = []
         self._own: dict[str, str] = {}
-        self._seeds: list[tuple[str, int]] = []
-        self._peer_rows: dict[str, PeerRow] = {}
-        self._joining: asyncio.Task[None] | None = None
-        gossip.on_rows(self._refresh)
-        gossip.on_members(lambda member, old: self._refresh())
-
-    async def start(self) -> None:
-        await self._gossip.start()
-        await self._network.start()
+        self._published: dict[str, PeerRow] = {}
+        self._rows: dict[str, EndpointRow] = {}
+        # (generation, gossip's token): what may be acknowledged once the kernel has that generation.
+        self._in_flight: deque[tuple[int, object]] = deque()
 
     async def stop(self, *, leave: bool) -> None:
         """Stop; with `leave` the cluster is told, and this host's kernel is cleaned of everything of ours."""
-        if self._joining is not None:
-            self._joining.cancel()
-            await asyncio.gather(self._joining, return_exceptions=True)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        parts, self._parts = self._parts, None
+        self._started.clear()
+        if parts is None:
+            return
         if leave:
-            await self._gossip.leave()
-        await self._gossip.stop()
-        await self._network.stop()
+            await parts.gossip.leave()
+        await parts.gossip.stop()
         if leave:
-            await self._network.remove_all()
+            await parts.network.remove_all()
+        await parts.network.stop()
 
     def welcome(self, message: Welcome) -> None:
-        """What the leader says about networks, keys and where to find others."""
-        self._gossip.set_keys([base64.b64decode(key) for key in message.gossip_keys])
+        """What the leader says about networks, keys and where to find others. The first one starts everything."""
         self._networks = list(message.networks)
         self._own = dict(message.node.attachments)
-        self._seeds = [split_host_port(seed) for seed in message.gossip_seeds]
-        if self._joining is None or self._joining.done():
-            self._joining = asyncio.create_task(self._join(), name="gossip-join")
+        keys = [base64.b64decode(key) for key in message.gossip_keys]
+        seeds = [split_host_port(seed) for seed in message.gossip_seeds]
+        if self._parts is not None:
+            self._parts.gossip.set_keys(keys)
+            self._parts.gossip.set_seeds(seeds)
+            self._refresh()
+        elif self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(
+                self._start(keys, seeds, message.data_path_port), name="data-plane-start"
+            )
+
+    async def _start(self, keys: list[bytes], seeds: list[tuple[str, int]], port: int) -> None:
+        gossip = GossipNode(
+            self._state.node_id,
+            (self._state.listen, self._settings.gossip_port),
+            (self._state.advertise, self._settings.gossip_port),
+            self._state.cluster_id,
+            keys,
+            rng=random.Random(random.SystemRandom().getrandbits(64)),
+        )
+        network = NetworkManager(
+            node_id=self._state.node_id,
+            underlay=self._state.data_path,
+            data_path_port=port,
+            engine_socket=str(self._settings.engine_socket),
+            on_applied=self._applied,
+        )
+        try:
+            await gossip.start()
+            await network.start()
+        except (OSError, LookupError) as error:
+            log.error("the data plane cannot start: %s", error)
+            await gossip.stop()
+            await network.stop()
+            await asyncio.sleep(1)  # the next Welcome tries again
+            return
+        self._parts = _Parts(gossip, network)
+        gossip.on_rows(self._refresh)
+        gossip.on_members(lambda member, old: self._refresh())
+        for row in self._rows.values():
+            gossip.publish(ENDPOINTS, row.task_id, encode_row(row))
+        gossip.baseline()
         self._refresh()
+        self._started.set()
+        if seeds:
+            gossip.set_seeds(seeds)
+            await gossip.join(seeds)
+
+    # --- for the worker ----------------------------------------------------------------------------------------------
+
+    async def attach(self, network_id: str) -> str:
+        """The engine network to connect a task to. Raises NetworkUnavailable, or TimeoutError before all started."""
+        async with asyncio.timeout(START_TIMEOUT):
+            await self._started.wait()
+        assert self._parts is not None
+        return await self._parts.network.attach(network_id)
+
+    async def activate(self, row: EndpointRow) -> None:
+        """Every live host knows the row when this returns (or after ACK_TIMEOUT): its task may receive traffic."""
+        self._rows[row.task_id] = row
+        if self._parts is not None:
+            await self._publish(self._parts, row)
+
+    async def deactivate(self, task_id: str) -> None:
+        """No live host chooses the task for new traffic when this returns (or after ACK_TIMEOUT)."""
+        row = self._rows.get(task_id)
+        if row is None or not row.active:
+            return
+        self._rows[task_id] = row = msgspec.structs.replace(row, active=False)
+        if self._parts is not None:
+            await self._publish(self._parts, row)
+
+    async def withdraw(self, task_id: str) -> None:
+        """The container is gone, and its addresses with it: forget the row."""
+        if self._rows.pop(task_id, None) is not None and self._parts is not None:
+            self._parts.gossip.withdraw(ENDPOINTS, task_id)
+            self._refresh()
+
+    async def _publish(self, parts: _Parts, row: EndpointRow) -> None:
+        await self._settled(parts, parts.gossip.publish(ENDPOINTS, row.task_id, encode_row(row)))
+
+    async def _settled(self, parts: _Parts, version: Version) -> None:
+        self._refresh()
+        generation = self._in_flight[-1][0] if self._in_flight else 0
+        own, behind = await asyncio.gather(
+            parts.network.wait_applied(generation, ACK_TIMEOUT), parts.gossip.wait_applied(version, ACK_TIMEOUT)
+        )
+        if behind or not own:
+            log.warning("not confirmed within %.1f s by %s", ACK_TIMEOUT, sorted(behind) or "this host's kernel")
+
+    # --- for the manager ---------------------------------------------------------------------------------------------
 
     def liveness(self, node_id: str) -> bool | None:
         """Gossip's verdict on a node: alive, dead, or not known."""
-        if node_id == self._node_id:
+        if node_id == self._state.node_id:
             return True
-        for member in self._gossip.members():
-            if member.id == node_id:
-                return member.state in (MemberState.ALIVE, MemberState.SUSPECT)
+        if self._parts is not None:
+            for member in self._parts.gossip.members():
+                if member.id == node_id:
+                    return member.state.live
         return None
 
-    async def activate(self, row: EndpointRow) -> None:
-        """The task may receive traffic: every live host balances to it when this returns (or after ACK_TIMEOUT)."""
-        await self._settled(self._gossip.publish(ENDPOINTS, row.task_id, encode_row(row)))
-
-    async def deactivate(self, task_id: str) -> None:
-        """The task must not receive new traffic: no live host sends it any when this returns (or after ACK_TIMEOUT)."""
-        if any(row.key == task_id and row.owner == self._node_id for row in self._gossip.rows(ENDPOINTS)):
-            await self._settled(self._gossip.withdraw(ENDPOINTS, task_id))
-
-    async def _settled(self, version: Version) -> None:
-        self._refresh()
-        behind = await self._gossip.wait_applied(version, ACK_TIMEOUT)
-        if behind:
-            log.warning("hosts %s did not confirm a change of endpoints within %.1f s", sorted(behind), ACK_TIMEOUT)
-
-    async def _join(self) -> None:
-        """Reach the other members; gossip itself keeps what it has once joined."""
-        while self._seeds and not any(member.id != self._node_id for member in self._gossip.members()):
-            if await self._gossip.join(self._seeds):
-                return
-            await asyncio.sleep(1)
+    # --- tables ------------------------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         """Compute the tables from what is known now and hand them to the network part."""
-        token = self._gossip.snapshot()
-        hosts = {
-            member.id: member.host
-            for member in self._gossip.members()
-            if member.state in (MemberState.ALIVE, MemberState.SUSPECT)
-        }
+        if self._parts is None:
+            return
+        gossip, network = self._parts.gossip, self._parts.network
+        token = gossip.snapshot()
         tables = NetworkTables(
             networks=self._networks,
             own=self._own,
-            hosts=hosts,
+            hosts={member.id: member.host for member in gossip.members() if member.state.live},
             endpoints=[
-                (row.owner, endpoint) for row in self._gossip.rows(ENDPOINTS) if (endpoint := _endpoint(row.value))
+                (row.owner, endpoint)
+                for row in gossip.rows(ENDPOINTS)
+                if (endpoint := _decoded(decode_endpoint, row.value))
             ],
-            peers=[(row.owner, peer) for row in self._gossip.rows(PEERS) if (peer := _peer(row.value))],
+            peers=[(row.owner, peer) for row in gossip.rows(PEERS) if (peer := _decoded(decode_peer, row.value))],
         )
-        self._network.update(tables, lambda: self._applied(token))
+        self._in_flight.append((network.update(tables), token))
+        self._publish_places(gossip)
 
-    def _applied(self, token: object) -> None:
-        self._gossip.mark_applied(token)
-        self._publish_own_places()
+    def _applied(self, generation: int) -> None:
+        token = None
+        while self._in_flight and self._in_flight[0][0] <= generation:
+            token = self._in_flight.popleft()[1]
+        if token is not None and self._parts is not None:
+            self._parts.gossip.mark_applied(token)  # type: ignore[arg-type]
 
-    def _publish_own_places(self) -> None:
-        """Tell the others where this host is on each network, once the network exists here."""
-        wanted = {row.network_id: row for row in self._network.own_peers()}
-        for network_id in self._peer_rows.keys() - wanted.keys():
-            self._gossip.withdraw(PEERS, network_id)
+    def _publish_places(self, gossip: GossipNode) -> None:
+        """Tell the others where this host is on each network."""
+        wanted = {row.network_id: row for row in own_peer_rows(self._own)}
+        for network_id in self._published.keys() - wanted.keys():
+            gossip.withdraw(PEERS, network_id)
         for network_id, row in wanted.items():
-            if self._peer_rows.get(network_id) != row:
-                self._gossip.publish(PEERS, network_id, encode_row(row))
-        self._peer_rows = wanted
+            if self._published.get(network_id) != row:
+                gossip.publish(PEERS, network_id, encode_row(row))
+        self._published = wanted
 
 
-def _endpoint(value: bytes) -> EndpointRow | None:
+def _decoded(decoder: Callable[[bytes], R], value: bytes) -> R | None:
+    """The row, or None for one that another version of the agent wrote and this one cannot read."""
     try:
-        return decode_endpoint(value)
+        return decoder(value)
     except msgspec.MsgspecError as error:
-        log.warning("an endpoint row cannot be read: %s", error)
-        return None
-
-
-def _peer(value: bytes) -> PeerRow | None:
-    try:
-        return decode_peer(value)
-    except msgspec.MsgspecError as error:
-        log.warning("a peer row cannot be read: %s", error)
+        log.warning("a gossiped row cannot be read: %s", error)
         return None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 import ssl
 from collections.abc import Callable
 
-from swarm_agent.gossip.driver import GossipNode
+import msgspec
+
 from swarm_agent.model.objects import Node, NodeDescription
 from swarm_agent.model.session import Assignments, ManagerPeer, Welcome
-from swarm_agent.network.manager import NetworkManager
 from swarm_agent.pki import tls
 from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.worker.engine import Engine
@@ -46,23 +47,10 @@ class Membership:
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.state = state
-        self._settings = settings
         self._folder = folder
         self._certificate = certificate
-        self._engine = engine
         self._rng = random.SystemRandom()
-        self._gossip = GossipNode(
-            node_id=state.node_id,
-            bind=(state.listen, settings.gossip_port),
-            advertise=(state.advertise, settings.gossip_port),
-            label=state.cluster_id,
-            keys=[],
-            rng=self._rng,
-        )
-        self._network = NetworkManager(
-            node_id=state.node_id, underlay=state.data_path, engine_socket=str(settings.engine_socket)
-        )
-        self.data_plane = DataPlane(state.node_id, self._gossip, self._network)
+        self.data_plane = DataPlane(state, settings)
         self._description = NodeDescription()
         self.session = SessionClient(
             advertise=state.advertise,
@@ -77,9 +65,10 @@ class Membership:
         self.worker = Worker(
             engine=engine,
             node_id=state.node_id,
+            hostname=socket.gethostname(),
             run_dir=settings.run_dir,
             state_dir=folder.worker,
-            networks=self._network,
+            networks=self.data_plane,
             endpoints=self.data_plane,
             report=self.session.report,
         )
@@ -88,7 +77,6 @@ class Membership:
             self.manager = ManagerRole(folder, state, certificate, liveness=self.data_plane.liveness, on_fatal=on_fatal)
         self._node = Node(id=state.node_id)
         self._describing: asyncio.Task[None] | None = None
-        self._started_data_plane = False
         self.welcomed = asyncio.Event()
 
     @property
@@ -117,8 +105,7 @@ class Membership:
         if leave:
             await self.worker.remove_all()
         await self.worker.stop()
-        if self._started_data_plane:
-            await self.data_plane.stop(leave=leave)
+        await self.data_plane.stop(leave=leave)
         if self.manager is not None:
             await self.manager.stop()
 
@@ -129,21 +116,8 @@ class Membership:
         self._node = message.node
         self.worker.node(message.node)
         self.data_plane.welcome(message)
-        if not self._started_data_plane:
-            self._started_data_plane = True
-            self._start_data_plane(message)
         self._remember_managers(message.managers)
         self.welcomed.set()
-
-    def _start_data_plane(self, message: Welcome) -> None:
-        async def start() -> None:
-            try:
-                await self.data_plane.start(message.data_path_port)
-            except Exception:
-                log.exception("the data plane did not start; trying again with the next session")
-                self._started_data_plane = False
-
-        self._starting = asyncio.create_task(start(), name="data-plane-start")
 
     def _assigned(self, message: Assignments) -> None:
         self.worker.assign(message)
@@ -153,8 +127,6 @@ class Membership:
 
     def _remember_managers(self, managers: list[ManagerPeer]) -> None:
         if managers and managers != self.state.managers:
-            import msgspec
-
             self.state = msgspec.structs.replace(self.state, managers=list(managers))
             self._folder.save(self.state)
 

@@ -191,7 +191,7 @@ class ClusterNode:
         await membership.start_manager(bootstrap=True)
         manager = membership.manager
         assert manager is not None
-        await manager.raft_leads()
+        await manager.raft_leads(READY_TIMEOUT)
         await manager.store.update(lambda tx: [tx.create(obj) for obj in (first.cluster, first.node, first.ingress)])
         await membership.start()
         await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)

@@ -46,7 +46,7 @@ def check_pools(pools: list[str], subnet_size: int) -> tuple[list[str], int]:
         return [DEFAULT_POOL], size
     if size > 29:
         raise BadRequest(f"subnet size is out of range: {size}")
-    networks = []
+    networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     for text in pools:
         try:
             pool = ipaddress.ip_network(text)

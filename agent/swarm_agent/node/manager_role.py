@@ -11,7 +11,6 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -22,7 +21,9 @@ from swarm_agent.model.session import ManagerPeer
 from swarm_agent.pki import tls
 from swarm_agent.pki.files import NodeCertificate, write_private
 from swarm_agent.raft.driver import RaftNode
+from swarm_agent.raft.files import OsFiles
 from swarm_agent.store.store import Store
+from swarm_agent.store.view import Change
 
 from .management import ManagementServer
 from .state import SavedState, StateFolder
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class RaftKeys(msgspec.Struct, frozen=True):
-    """`raft/keys.json`: the keys that encrypt log and snapshots, hex. The first encrypts, all decrypt."""
+    """`raft-keys.json`: the keys that encrypt log and snapshots, hex. The first encrypts, all decrypt."""
 
     keys: list[str]
 
@@ -66,7 +67,6 @@ class ManagerRole:
         self._server = ManagementServer(self)
         self._leadership = asyncio.Event()
         self._follow: asyncio.Task[None] | None = None
-        self.leading = asyncio.Event()
 
     @property
     def node_id(self) -> str:
@@ -93,13 +93,10 @@ class ManagerRole:
     @property
     def leader_addr(self) -> str:
         """host:port of the leader's management plane, empty when unknown."""
-        if self._raft is None or self._store is None:
+        if self._raft is None or not self._raft.leader_id:
             return ""
-        leader = self._raft.leader_id
-        for node in self._store.view().all(Node):
-            if leader and node.raft_id == leader and node.manager_status is not None:
-                return node.manager_status.addr
-        return ""
+        member = self._raft.membership.get(self._raft.leader_id)
+        return member.address if member is not None else ""
 
     @property
     def cluster(self) -> Cluster | None:
@@ -118,20 +115,21 @@ class ManagerRole:
         """Open the log and serve the management plane. Raises OSError when the port is taken."""
         rng = random.Random(secrets.randbits(64))
         keys = await asyncio.to_thread(self._load_keys)
-        store = Store.empty()
+        store = Store()
         self._raft = await RaftNode.start(
-            directory=self._folder.raft,
-            member_id=self._state.raft_id,
-            keys=keys,
-            state_machine=store,
-            transport=_NoTransport(),
+            OsFiles(self._folder.raft),
+            self._state.raft_id,
+            keys,
+            store,
+            _NoTransport(),
             rng=rng,
-            bootstrap=bootstrap,
-            on_fatal=self._on_fatal,
+            bootstrap=self._state.advertise_addr if bootstrap else None,
+            fatal=self._on_fatal,
         )
-        store.connect(self._raft)
+        store.proposer = self._raft
         self._store = store
-        self._raft.on_leadership(self._leadership_changed)
+        store.subscribe(self._store_changed)
+        self._raft.on_leadership(lambda is_leader: self._leadership.set())
         self._follow = asyncio.create_task(self._follow_leadership(), name="leadership")
         context = tls.server_context(self._certificate, self._folder.certificates)
         await self._server.start(self._state.listen, self._state.listen_port, context)
@@ -141,9 +139,11 @@ class ManagerRole:
         """True when the store holds the cluster."""
         return self._store is not None and self.cluster is not None
 
-    async def raft_leads(self) -> None:
-        """Return when this member leads its raft group: at once for the only member."""
-        await self.raft.wait_leader(timeout=20)
+    async def raft_leads(self, timeout: float) -> None:
+        """Return when this member leads its raft group, which the only member does at once. Raises TimeoutError."""
+        leads: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.raft.on_leadership(lambda is_leader: None if leads.done() or not is_leader else leads.set_result(None))
+        await asyncio.wait_for(leads, timeout)
 
     async def stop(self) -> None:
         """Stop in the order in which nothing is left that uses the next."""
@@ -163,13 +163,15 @@ class ManagerRole:
             write_private(self._folder.raft_key, msgspec.json.encode(stored))
         return [bytes.fromhex(key) for key in stored.keys]
 
-    def _leadership_changed(self, leads: bool) -> None:
-        self._leadership.set()
+    def _store_changed(self, changes: list[Change]) -> None:
+        if any(change.kind is Cluster and change.old is None for change in changes):
+            self._leadership.set()
 
     async def _follow_leadership(self) -> None:
         while True:
             try:
-                if self.raft.is_leader and self._leader is None:
+                # A cluster being founded has no objects yet: nothing to lead.
+                if self.raft.is_leader and self._leader is None and self.cluster is not None:
                     await self._start_leading()
                 elif not self.raft.is_leader and self._leader is not None:
                     await self._stop_leading()
@@ -182,16 +184,13 @@ class ManagerRole:
             self._leadership.clear()
 
     async def _start_leading(self) -> None:
-        arguments: dict[str, Any] = {"liveness": self._liveness, "rng": random.SystemRandom()}
-        leader = Leader(self.store, **arguments)
+        leader = Leader(self.store, liveness=self._liveness, rng=random.SystemRandom())
         await leader.start()
         self._leader = leader
-        self.leading.set()
         log.info("this manager leads (raft member %d)", self._state.raft_id)
 
     async def _stop_leading(self) -> None:
         leader, self._leader = self._leader, None
-        self.leading.clear()
         if leader is not None:
             await leader.stop()
             log.info("this manager no longer leads")

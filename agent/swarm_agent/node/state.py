@@ -10,6 +10,8 @@ import msgspec
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.pki.files import write_private
 
+from .addresses import join_host_port
+
 
 class StateError(Exception):
     """The state on disk cannot be read; the text says which file and what to do."""
@@ -29,6 +31,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     managers: list[ManagerPeer]
     raft_id: int = 0
 
+    @property
+    def advertise_addr(self) -> str:
+        """host:port of this node's management plane, as others dial it."""
+        return join_host_port(self.advertise, self.advertise_port)
+
 
 class StateFolder:
     """The agent's state folder and what is where in it."""
@@ -37,7 +44,7 @@ class StateFolder:
         self.root = root
         self.certificates = root / "certificates"
         self.raft = root / "raft"
-        self.raft_key = root / "raft" / "keys.json"
+        self.raft_key = root / "raft-keys.json"
         self.worker = root / "worker"
         self._state = root / "state.json"
 
@@ -59,5 +66,6 @@ class StateFolder:
     def forget(self) -> None:
         """Remove everything: this host is in no cluster any more. The state goes first, so half a removal is none."""
         self._state.unlink(missing_ok=True)
+        self.raft_key.unlink(missing_ok=True)
         for folder in (self.certificates, self.raft, self.worker):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""`Leader`: everything that runs only on the manager that leads.
+
+Made and started when this manager becomes the leader, stopped and thrown away when it ceases to be. Nothing is handed
+over: all loops read what they need from the store, so a new leader takes up the work wherever the old one left it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Protocol
+
+from swarm_agent.store.store import Store
+
+from .loop import Clock
+from .orchestrator import Orchestrator
+from .scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+
+class Loop(Protocol):
+    """A part of the leader's work."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Leader:
+    """The leader's loops. `clock`: wall clock in ns since the epoch; `rng`: where ids come from,
+    `random.SystemRandom()`."""
+
+    def __init__(self, store: Store, *, clock: Clock, rng: random.Random) -> None:
+        # Tasks flow through them in this order; each only waits for the store, so the order of starting does not
+        # matter.
+        self._loops: list[Loop] = [
+            Orchestrator(store, clock=clock, rng=rng),
+            Scheduler(store, clock=clock, rng=rng),
+        ]
+        self._started: list[Loop] = []
+
+    async def start(self) -> None:
+        """Begin to lead. Returns when all loops run."""
+        for loop in self._loops:
+            self._started.append(loop)
+            await loop.start()
+        log.info("leading: %d loops run", len(self._started))
+
+    async def stop(self) -> None:
+        """Cease to lead. A write under way may still take effect. Stopping twice is harmless."""
+        while self._started:
+            await self._started.pop().stop()

@@ -1,0 +1,175 @@
+"""The driver of the orchestrators: watches the store, plans what changed, writes the plans.
+
+One service is planned as a whole, in one transaction: scale, restarts, update, history (see `plan_service`). That
+leaves no two loops that could work against each other on the same tasks. Nodes are looked at by the constraint
+enforcer.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+from swarm_agent.model.objects import Cluster, Node, Service, Task
+from swarm_agent.model.times import rfc3339
+from swarm_agent.store.errors import TooLarge
+from swarm_agent.store.store import Store
+from swarm_agent.store.tx import Tx
+from swarm_agent.store.view import Change
+
+from .draft import ROOM, Draft
+from .enforcer import concerns, plan_enforcement
+from .global_ import plan_global
+from .jobs import plan_global_job, plan_replicated_job
+from .loop import Clock, PlanLoop
+from .reaper import reap_removed
+from .replicated import plan_replicated
+from .tasks import Mode, mode_of
+from .update import Memory
+
+log = logging.getLogger(__name__)
+
+REST_FROM = 1000
+REST_PER_TASK = 10_000
+"""Planning reads all tasks of a service. Above `REST_FROM` tasks a service rests this many ns a task after each plan,
+so that a service of 10,000 is planned at most ten times a second however fast its tasks report."""
+
+
+def plan_service(draft: Draft, memory: Memory) -> None:
+    """One step towards what is declared, for a service of any mode or one that was removed."""
+    reap_removed(draft)
+    if draft.service is None:
+        return
+    match draft.mode:
+        case Mode.REPLICATED:
+            plan_replicated(draft, memory)
+        case Mode.GLOBAL:
+            plan_global(draft, memory)
+        case Mode.REPLICATED_JOB:
+            plan_replicated_job(draft)
+        case Mode.GLOBAL_JOB:
+            plan_global_job(draft)
+
+
+class Orchestrator:
+    """Keeps all services as they are declared, while this manager leads."""
+
+    def __init__(self, store: Store, *, clock: Clock, rng: random.Random) -> None:
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._memory: dict[str, Memory] = {}
+        self._room: dict[str, int] = {}
+        self._started = 0
+        self._services = PlanLoop("service", self._plan_service, clock=clock)
+        self._nodes = PlanLoop("node", self._enforce, clock=clock)
+        self._unsubscribe: Callable[[], None] | None = None
+
+    async def start(self) -> None:
+        """Begin: everything is planned once, and from then on what changes."""
+        self._started = self._clock()
+        self._unsubscribe = self._store.subscribe(self._changed)
+        view = self._store.view()
+        self._services.mark_all(service.id for service in view.all(Service))
+        self._services.mark_all(task.service_id for task in view.all(Task) if task.service_id)
+        self._nodes.mark_all(node.id for node in view.all(Node))
+        await self._services.start()
+        await self._nodes.start()
+
+    async def stop(self) -> None:
+        """Stop planning."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        await self._services.stop()
+        await self._nodes.stop()
+
+    # --- what changed ------------------------------------------------------------------------------------------------
+
+    def _changed(self, changes: list[Change]) -> None:
+        for change in changes:
+            if change.kind is Task:
+                self._task_changed(change.old, change.new)
+            elif change.kind is Service:
+                self._services.mark(change.id)
+            elif change.kind is Node:
+                self._node_changed(change.old, change.new)
+            elif change.kind is Cluster:
+                self._cluster_changed(change.old, change.new)
+
+    def _task_changed(self, old: Task | None, new: Task | None) -> None:
+        task = new or old
+        assert task is not None
+        if not task.service_id:
+            return
+        if (
+            old is not None
+            and new is not None
+            and old.status.state is new.status.state
+            and old.desired_state is new.desired_state
+            and old.node_id == new.node_id
+        ):
+            return
+        self._services.mark(task.service_id)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if concerns(old, new):
+            assert new is not None
+            self._nodes.mark(new.id)
+        elif old is not None and new is not None and old.status.state == new.status.state:
+            return
+        node_id = (new or old).id  # type: ignore[union-attr]
+        view = self._store.view()
+        self._services.mark_all({task.service_id: None for task in view.find(Task, node_id=node_id) if task.service_id})
+        self._services.mark_all(service.id for service in view.all(Service) if mode_of(service).is_per_node)
+
+    def _cluster_changed(self, old: Cluster | None, new: Cluster | None) -> None:
+        if old is None or new is None or old.spec.orchestration != new.spec.orchestration:
+            self._services.mark_all(service.id for service in self._store.view().all(Service))
+
+    # --- plans -------------------------------------------------------------------------------------------------------
+
+    async def _plan_service(self, service_id: str) -> None:
+        memory = self._memory.setdefault(service_id, Memory(since=self._started))
+        room = self._room.get(service_id, ROOM)
+
+        def run(tx: Tx) -> Draft:
+            draft = Draft(tx, service_id, now=self._clock(), rng=self._rng, room=room)
+            plan_service(draft, memory)
+            draft.write(tx)
+            return draft
+
+        self._services.cancel(service_id)
+        try:
+            draft = await self._store.update(run)
+        except TooLarge:
+            if room == 1:
+                raise
+            # Tasks with large specs: fewer at a time.
+            self._room[service_id] = room // 2
+            self._services.mark(service_id)
+            return
+        if draft.service is None and not draft.tasks:
+            self._memory.pop(service_id, None)
+            self._room.pop(service_id, None)
+            return
+        if draft.more:
+            self._services.mark(service_id)
+            return
+        if draft.wake is not None:
+            self._services.wake_at(service_id, draft.wake)
+        if len(draft.tasks) > REST_FROM:
+            self._services.rest(service_id, draft.now + len(draft.tasks) * REST_PER_TASK)
+
+    async def _enforce(self, node_id: str) -> None:
+        def run(tx: Tx) -> int:
+            rejected = plan_enforcement(tx, node_id, rfc3339(self._clock()))
+            for task in rejected[:ROOM]:
+                tx.update(task)
+            return len(rejected)
+
+        count = await self._store.update(run)
+        if count:
+            log.info("node %s: %d tasks no longer meet their constraints there", node_id, count)
+        if count > ROOM:
+            self._nodes.mark(node_id)

@@ -1,0 +1,287 @@
+"""The update supervisor: replaces a service's outdated tasks slot by slot (reference/swarm.md §3.4).
+
+Level-triggered: each plan reads off the tasks how far the update is. A task made by a worker of an update carries the
+update's id (the time it started, `UpdateStatus.started_at`) in `Task.update`. So for each slot:
+
+    waiting    an outdated live task, and no task of this update       → start it when fewer than `parallelism` slots
+    are busy busy       this update's task has not come to run yet, or did so (or ended) less than `delay` ago done
+    otherwise
+
+stop-first: the new task is made with desired READY and the old one is told to stop; the restart supervisor lifts the
+new one when the old one is gone. start-first: the new task is wanted RUNNING at once; when it runs, the restart
+supervisor sheds the old one. A task of the update that ends by itself within the monitor period after it came to run,
+or before, is a failure. When no slot waits or is busy and the last one was watched for the monitor period, the update
+is complete.
+
+A new update (the API clears `update_status` and raises the spec version) simply has another id: all slots are waiting
+again. Slots without a running task go first, so slots that a cancelled update left half-way are not left lying.
+
+A replacement made because of a drain or a lost node inherits the id, so the slot stays busy. The reaper keeps tasks of
+a running update. In memory only, as in Swarm: since when a task runs. A new leader takes the time of the task's last
+write for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from swarm_agent.model.objects import Service, Task, UpdateStatus, Version
+from swarm_agent.model.states import TaskState
+
+from .defaults import FailureAction, Order, Update, update_config
+from .draft import Draft
+from .restart import PAUSED_STATES
+from .tasks import (
+    Cause,
+    Mode,
+    SlotKey,
+    changed_ns,
+    created_ns,
+    ended_by_itself,
+    is_dirty,
+    is_live,
+    is_running,
+    is_waiting,
+)
+
+UPDATING = "updating"
+COMPLETED = "completed"
+PAUSED = "paused"
+ROLLBACK_STARTED = "rollback_started"
+ROLLBACK_PAUSED = "rollback_paused"
+ROLLBACK_COMPLETED = "rollback_completed"
+ROLLING_BACK = (ROLLBACK_STARTED, ROLLBACK_COMPLETED)
+ACTIVE = (UPDATING, ROLLBACK_STARTED)
+
+
+def is_rolling_back(service: Service) -> bool:
+    """A rollback is under way."""
+    return service.update_status is not None and service.update_status.state == ROLLBACK_STARTED
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a leader remembers of one service's update. Losing it makes a new leader more patient, never wrong.
+
+    `since`: this leader has watched the service from then on. `running`: since when a task runs. `failed`: tasks of
+    update `id` that failed.
+    """
+
+    since: int
+    id: str = ""
+    running: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """How far the update is. `last`: when the last event of it happened that is still to be watched."""
+
+    waiting: list[SlotKey]
+    busy: int
+    begun: int
+    last: int
+
+
+def plan_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memory) -> None:
+    """One step of the update, if there is something to update.
+
+    `slots`: for each slot that may be updated the tasks that stand for it (see `restart.updatable`), oldest first.
+    """
+    service = draft.service
+    assert service is not None
+    status = service.update_status
+    dirty = [key for key, tasks in slots.items() if any(_outdated(draft, task) for task in tasks)]
+    if status is not None and status.state in PAUSED_STATES:
+        return
+    if status is None:
+        if not dirty:
+            return
+        status = _set_status(draft, UpdateStatus(state=UPDATING, message="update in progress"), started=True)
+    elif not status.started_at:
+        status = _set_status(draft, status, started=True)
+    update_id = status.started_at or ""
+    config = update_config(service, rollback=status.state in ROLLING_BACK)
+    _remember(draft, update_id, memory)
+
+    progress = _progress(draft, slots, dirty, update_id, config, memory)
+    if status.state in ACTIVE:
+        failed = _too_many_failures(draft, progress, update_id, config, memory)
+        if failed and config.failure_action is not FailureAction.CONTINUE:
+            _give_up(draft, status, config, failed)
+            return
+    parallelism = config.parallelism or max(progress.begun + len(progress.waiting), 1)
+    started = 0
+    for key in progress.waiting[: max(0, parallelism - progress.busy)]:
+        if draft.full:
+            return
+        _start(draft, slots[key], update_id, config.order)
+        started += 1
+    if progress.waiting or progress.busy or started or status.state not in ACTIVE:
+        return
+    done = progress.last + config.watch if progress.begun else draft.now
+    if draft.now < done:
+        draft.wake_at(done)
+        return
+    rollback = status.state == ROLLBACK_STARTED
+    draft.change_service(
+        update_status=UpdateStatus(
+            state=ROLLBACK_COMPLETED if rollback else COMPLETED,
+            started_at=status.started_at,
+            completed_at=draft.now_text,
+            message="rollback completed" if rollback else "update completed",
+        )
+    )
+
+
+def _outdated(draft: Draft, task: Task) -> bool:
+    assert draft.service is not None
+    return is_dirty(draft.service, task, draft.node_of(task))
+
+
+def _set_status(draft: Draft, status: UpdateStatus, *, started: bool = False) -> UpdateStatus:
+    status = UpdateStatus(
+        state=status.state,
+        started_at=draft.now_text if started else status.started_at,
+        completed_at=status.completed_at,
+        message=status.message,
+    )
+    draft.change_service(update_status=status)
+    return status
+
+
+def _remember(draft: Draft, update_id: str, memory: Memory) -> None:
+    """Note which tasks of this update run, and which have failed."""
+    if memory.id != update_id:
+        memory.id = update_id
+        memory.running.clear()
+        memory.failed.clear()
+    for task in draft.tasks.values():
+        if task.update == update_id and is_running(task) and task.id not in memory.running:
+            memory.running[task.id] = min(changed_ns(task), draft.now)
+
+
+def _progress(
+    draft: Draft,
+    slots: Mapping[SlotKey, list[Task]],
+    dirty: list[SlotKey],
+    update_id: str,
+    config: Update,
+    memory: Memory,
+) -> _Progress:
+    made = _made_by(draft, update_id)
+    waiting = [key for key in dirty if key not in made]
+    waiting.sort(key=lambda key: (any(is_live(task) and is_running(task) for task in slots[key]), key))
+    busy = 0
+    last = 0
+    for task in made.values():
+        since = _idle_since(draft, task, memory)
+        if since is None:
+            busy += 1
+            continue
+        last = max(last, since + config.delay)
+        if draft.now < since + config.delay:
+            busy += 1
+            draft.wake_at(since + config.delay)
+    return _Progress(waiting, busy, len(made), last)
+
+
+def _made_by(draft: Draft, update_id: str) -> dict[SlotKey, Task]:
+    """The newest task that this update made in each slot."""
+    found: dict[SlotKey, Task] = {}
+    for task in draft.tasks.values():
+        if task.update != update_id or not update_id or task.desired_state is TaskState.REMOVE:
+            continue
+        key: SlotKey = task.node_id if draft.mode is Mode.GLOBAL else task.slot
+        known = found.get(key)
+        if known is None or known.created_at < task.created_at:
+            found[key] = task
+    return found
+
+
+def _idle_since(draft: Draft, task: Task, memory: Memory) -> int | None:
+    """When the slot's worker was done with it, or None when it is not yet. `task` is what the update made there
+    last."""
+    if ended_by_itself(task):
+        return min(changed_ns(task), draft.now)
+    if is_live(task):
+        return memory.running.get(task.id) if is_running(task) and not is_waiting(task) else None
+    # It was taken away, and nothing came in its place (that would carry the update's id): nothing to wait for.
+    return memory.running.get(task.id, min(changed_ns(task), draft.now))
+
+
+def _too_many_failures(draft: Draft, progress: _Progress, update_id: str, config: Update, memory: Memory) -> str:
+    """The id of the task that failed last, when there are more failures than allowed; else empty."""
+    for task in draft.tasks.values():
+        if task.update == update_id and task.id not in memory.failed and _failed(task, config, memory):
+            memory.failed[task.id] = None
+    total = progress.begun + len(progress.waiting)
+    if len(memory.failed) <= config.max_failure_ratio * max(total, 1):
+        return ""
+    return next(reversed(memory.failed))
+
+
+def _failed(task: Task, config: Update, memory: Memory) -> bool:
+    """Ended by itself before it ran, or within the monitor period after. Where nobody saw it come to run (a change of
+    leader), the time since it was made stands for it."""
+    if not ended_by_itself(task):
+        return False
+    ended = changed_ns(task)
+    running = memory.running.get(task.id)
+    if running is not None:
+        return ended - running <= config.watch
+    if ended >= memory.since or task.status.state is TaskState.REJECTED:
+        return True
+    return ended - created_ns(task) <= config.watch
+
+
+def _give_up(draft: Draft, status: UpdateStatus, config: Update, task_id: str) -> None:
+    """React to too many failures as the service says: roll back, but never a rollback, or pause."""
+    service = draft.service
+    assert service is not None
+    rollback = status.state == ROLLBACK_STARTED
+    why = f"due to failure or early termination of task {task_id}"
+    if config.failure_action is FailureAction.ROLLBACK and not rollback and service.previous_spec is not None:
+        draft.change_service(
+            spec=service.previous_spec,
+            # Only the API sets specs, and with a version. Should one lack it, any version that no task has will do.
+            spec_version=service.previous_spec_version or Version(index=service.version.index + 1),
+            previous_spec=None,
+            previous_spec_version=None,
+            update_status=UpdateStatus(
+                state=ROLLBACK_STARTED, started_at=draft.now_text, message=f"update rolled back {why}"
+            ),
+        )
+        return
+    word = "rollback" if rollback and config.failure_action is FailureAction.ROLLBACK else "update"
+    draft.change_service(
+        update_status=UpdateStatus(
+            state=ROLLBACK_PAUSED if rollback else PAUSED,
+            started_at=status.started_at,
+            message=f"{word} paused {why}",
+        )
+    )
+
+
+def _start(draft: Draft, tasks: list[Task], update_id: str, order: Order) -> None:
+    """Begin with one slot: have one task of the present spec come up in it, by the given order."""
+    outdated = [task for task in tasks if _outdated(draft, task)]
+    ready = [task for task in tasks if is_live(task) and task not in outdated]
+    stop_first = order is Order.STOP_FIRST
+    if ready:
+        # Made from the present spec for another reason (a restart): it is taken over.
+        draft.change(ready[-1], update=update_id)
+        if not stop_first:
+            draft.desire(ready[-1], TaskState.RUNNING)
+    else:
+        draft.create(
+            slot=tasks[-1].slot,
+            node_id=tasks[-1].node_id if draft.mode is Mode.GLOBAL else "",
+            cause=Cause.UPDATE,
+            desired=TaskState.READY if stop_first else TaskState.RUNNING,
+            update=update_id,
+        )
+    for task in outdated:
+        if is_live(task) and (stop_first or not is_running(task)):
+            draft.desire(task, TaskState.SHUTDOWN)

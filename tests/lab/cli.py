@@ -7,9 +7,9 @@ over the role's own modules, since a test that cuts a link should not wait for a
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ import tiny
 from swarmlab import engine, hosts, links
 from swarmlab.command import LabError
 from swarmlab.identity import host_names
-from swarmlab.state import Home
+from swarmlab.state import Home, State
 
 
 def main(root: Path, argv: Sequence[str]) -> int:
@@ -33,6 +33,18 @@ def main(root: Path, argv: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A line of `status`. `state` is the engine's word, or missing; `cut_from` names the hosts it hears nothing from."""
+
+    host: str
+    state: str
+    address: str
+    engine: bool
+    agent: bool
+    cut_from: tuple[str, ...]
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
@@ -56,9 +68,7 @@ def down(home: Home, _: argparse.Namespace) -> None:
         engine.start(home)  # what is to be removed lives in the engine's data
     found = hosts.remove_all(home)
     stopped = engine.stop(home)
-    if not engine.owned(home):
-        shutil.rmtree(home.directory, ignore_errors=True)
-    home.inventory.unlink(missing_ok=True)
+    home.forget(keep="engine." if engine.owned(home) else "")
     print("removed the lab" if found else "no hosts were left", "and stopped the engine" if stopped else "")
 
 
@@ -66,30 +76,18 @@ def status(home: Home, arguments: argparse.Namespace) -> int:
     """Print each host's state, address, and whether its engine and agent serve their sockets. Code 3: one is down."""
     state = home.load()
     present = hosts.machines(home) if engine.answers() else {}
-    rows = []
-    for name, address in state.hosts.items():
-        machine = present.get(name)
-        running = machine is not None and machine.state == "running"
-        rows.append(
-            {
-                "host": name,
-                "state": machine.state if machine else "missing",
-                "address": address,
-                "engine": running and hosts.serves(home, name, "engine.sock"),
-                "agent": running and hosts.serves(home, name, "docker.sock"),
-                "cut_from": sorted(other for other, to in state.cuts if to == name),
-            }
-        )
+    rows = [_row(home, state, present, name) for name in state.hosts]
     if arguments.json:
-        print(json.dumps({"subnet": state.subnet, "hosts": rows, "registry": "registry" in present}, indent=1))
+        told = [dataclasses.asdict(row) for row in rows]
+        print(json.dumps({"subnet": state.subnet, "hosts": told, "registry": "registry" in present}, indent=1))
     elif rows:
         print(f"{'HOST':8}{'STATE':10}{'ADDRESS':17}{'ENGINE':8}{'AGENT':8}HEARS NOTHING FROM")
         for row in rows:
-            served = [f"{'up' if row[kind] else '-':8}" for kind in ("engine", "agent")]
-            print(f"{row['host']:8}{row['state']:10}{row['address']:17}{''.join(served)}{', '.join(row['cut_from'])}")
+            served = [f"{'up' if up else '-':8}" for up in (row.engine, row.agent)]
+            print(f"{row.host:8}{row.state:10}{row.address:17}{''.join(served)}{', '.join(row.cut_from)}".rstrip())
     else:
         print("no lab here; make one with `tests/lab/lab up`")
-    return 0 if rows and all(row["state"] == "running" for row in rows) else 3
+    return 0 if rows and all(row.state == "running" for row in rows) else 3
 
 
 def execute(home: Home, arguments: argparse.Namespace) -> int:
@@ -133,8 +131,7 @@ def images(home: Home, arguments: argparse.Namespace) -> None:
     for host in chosen:
         _check(host, state.hosts)
     archives = tiny.build(home, state.image, arguments.only or tiny.RECIPES)
-    loaded = tiny.load_all({host: home.socket(host, "engine.sock") for host in chosen}, archives)
-    for host, names in loaded.items():
+    for host, names in tiny.load_all(home, chosen, archives).items():
         print(f"{host}: {', '.join(names) or 'has them all'}")
 
 
@@ -151,6 +148,15 @@ def registry_verb(home: Home, arguments: argparse.Namespace) -> None:
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _row(home: Home, state: State, present: dict[str, hosts.Machine], name: str) -> Row:
+    word = present[name].state if name in present else "missing"
+    engine_up, agent_up = (
+        word == "running" and hosts.serves(home, name, kind) for kind in ("engine.sock", "docker.sock")
+    )
+    silent = tuple(sorted(other for other, to in state.cuts if to == name))
+    return Row(name, word, state.hosts[name], engine_up, agent_up, silent)
 
 
 def _check(name: str, known: dict[str, str]) -> None:

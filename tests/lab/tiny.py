@@ -23,6 +23,7 @@ from pathlib import Path
 
 from swarmlab.command import LabError, attempt, run, run_to_file
 from swarmlab.engine import cli, docker
+from swarmlab.hosts import socket_target
 from swarmlab.state import Home
 
 SOURCES = Path(__file__).parent / "images"
@@ -73,9 +74,14 @@ class Archive:
     def members(self) -> tuple[bytes, list[bytes]]:
         """The configuration and the layers, as stored."""
         with tarfile.open(self.path) as archive:
-            read = lambda name: archive.extractfile(name).read()  # type: ignore[union-attr]  # noqa: E731
-            [manifest] = json.loads(read("manifest.json"))
-            return read(manifest["Config"]), [read(layer) for layer in manifest["Layers"]]
+            [manifest] = json.loads(_member(archive, "manifest.json"))
+            return _member(archive, manifest["Config"]), [_member(archive, layer) for layer in manifest["Layers"]]
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    content = archive.extractfile(name)
+    assert content is not None, f"{name} is no regular file"
+    return content.read()
 
 
 def full_name(name: str) -> str:
@@ -91,13 +97,11 @@ def build(home: Home, host_image: str, names: Iterable[str]) -> list[Archive]:
     return [_build_one(home, host_image, full_name(name)) for name in names]
 
 
-def load(engine_socket: Path, archives: Iterable[Archive]) -> list[str]:
-    """Load images into the engine behind a socket; the names of those it did not have."""
+def load(host: str, engine_socket: Path, archives: Iterable[Archive]) -> list[str]:
+    """Load images into the engine of a host; the names of those it did not have."""
     engine = ["docker", "--host", f"unix://{engine_socket}"]
     if attempt([*engine, "version"]).returncode != 0:
-        raise LabError(
-            f"no engine answers at {engine_socket}: start it on the host (site.yml does), then load the images"
-        )
+        raise LabError(f"{host} runs no engine ({engine_socket} is silent); site.yml starts it, load the images then")
     loaded = []
     for archive in archives:
         present = attempt([*engine, "image", "inspect", "--format", "{{.Id}}", archive.name])
@@ -107,10 +111,12 @@ def load(engine_socket: Path, archives: Iterable[Archive]) -> list[str]:
     return loaded
 
 
-def load_all(sockets: dict[str, Path], archives: list[Archive]) -> dict[str, list[str]]:
+def load_all(home: Home, names: Iterable[str], archives: list[Archive]) -> dict[str, list[str]]:
     """Load images on several hosts at once; what each did not have."""
+    names = list(names)
+    sockets = [socket_target(home, name, "engine.sock") for name in names]
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(sockets, pool.map(lambda path: load(path, archives), sockets.values()), strict=True))
+        return dict(zip(names, pool.map(load, names, sockets, [archives] * len(names)), strict=True))
 
 
 def _build_one(home: Home, host_image: str, name: str) -> Archive:
@@ -128,7 +134,7 @@ def _build_one(home: Home, host_image: str, name: str) -> Archive:
         _write_archive(partial, name, recipe, _layer(home, host_image, recipe))
         partial.rename(path)
     with tarfile.open(path) as archive:
-        [manifest] = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        [manifest] = json.loads(_member(archive, "manifest.json"))
     return Archive(name, path, f"sha256:{manifest['Config'].removesuffix('.json')}")
 
 

@@ -13,7 +13,7 @@ options:
     type: path
     required: true
   state:
-    description: With V(absent), stop the engine if this lab started it and nothing runs on it.
+    description: With V(absent), stop the engine if this lab started it and nothing runs on it, and forget the lab.
     type: str
     choices: [present, absent]
     default: present
@@ -47,10 +47,13 @@ def main():
     home = Home(Path(module.params["root"]))
     wanted = module.params["state"] == "present"
     try:
-        if module.check_mode:
-            changed = wanted != engine.answers()
+        if wanted:
+            changed = not engine.answers() if module.check_mode else engine.start(home)
         else:
-            changed = engine.start(home) if wanted else engine.stop(home)
+            changed = home.directory.exists()
+            if not module.check_mode:
+                engine.stop(home)
+                home.forget(keep="engine." if engine.owned(home) else "")
     except LabError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed)

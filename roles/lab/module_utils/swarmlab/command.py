@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 
 class LabError(Exception):
     """Something the person at the keyboard can act on: what was tried, what was found, what to do."""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment, with `extra`, without docker's own settings, which would lead the CLI elsewhere."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")} | extra
 
 
 def run(
@@ -44,7 +50,7 @@ def attempt(
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             text=True,
-            env=env,
+            env=environment() if env is None else env,
             timeout=timeout,
             check=False,
         )
@@ -58,7 +64,13 @@ def run_to_file(argv: Sequence[str], path: Path, *, timeout: float = 60) -> None
     """Run a program and keep its standard output, any bytes, in a file. Raises LabError as `run` does."""
     with path.open("wb") as output:
         done = subprocess.run(
-            list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, timeout=timeout, check=False
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=timeout,
+            check=False,
         )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip() or "nothing printed"

@@ -38,7 +38,7 @@ from .identity import (
     registry_address,
     volume_name,
 )
-from .state import Home, State
+from .state import Home, Link, State
 
 SOCKETS = {"engine.sock": "run/docker.sock", "docker.sock": "run/swarm-agent/docker.sock"}
 _READY_SECONDS = 90
@@ -207,7 +207,7 @@ def thaw(home: Home, name: str) -> None:
             docker("unpause", container_name(home.identity, name))
 
 
-def set_cuts(home: Home, change: Callable[[State], frozenset[links.Link]]) -> State:
+def set_cuts(home: Home, change: Callable[[State], frozenset[Link]]) -> State:
     """Change which links are cut and make the hosts follow."""
     with home.locked():
         state = home.update(cuts=change(home.load()))
@@ -227,15 +227,27 @@ def refresh_sockets(home: Home) -> None:
                 path.symlink_to(f"/proc/{pids[name]}/root/{inside}")
 
 
+def socket_target(home: Home, name: str, kind: str) -> Path:
+    """Where a socket's link leads now. It is short, while the link's own path may exceed a socket's 107 bytes.
+
+    Raises LabError when the host does not run.
+    """
+    try:
+        return home.socket(name, kind).readlink()
+    except OSError as error:
+        raise LabError(
+            f"{name} has no {kind} in {home.directory}: it does not run, see `tests/lab/lab status`"
+        ) from error
+
+
 def serves(home: Home, name: str, kind: str) -> bool:
     """Whether something accepts connections on a socket of a host."""
     try:
-        target = home.socket(name, kind).readlink()  # short, where the link's own path may exceed a socket's 107 bytes
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(2)
-            connection.connect(str(target))
+            connection.connect(str(socket_target(home, name, kind)))
         return True
-    except OSError:
+    except (OSError, LabError):
         return False
 
 

@@ -16,6 +16,7 @@ import fcntl
 import ipaddress
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -98,6 +99,19 @@ class Home:
         state = replace(self.load(), **changes)  # type: ignore[arg-type]
         self.save(state)
         return state
+
+    def forget(self, keep: str) -> None:
+        """Remove `.lab` and the inventory, but not the files of `.lab` whose names start with `keep`, if it is given."""
+        self.inventory.unlink(missing_ok=True)
+        for path in [*self.directory.glob("*")]:
+            if keep and path.name.startswith(keep):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if self.directory.is_dir() and not any(self.directory.iterdir()):
+            self.directory.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

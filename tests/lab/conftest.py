@@ -1,0 +1,5 @@
+"""Gives the tests of this folder the `lab` fixture."""
+
+from tests.lab.labkit import lab
+
+__all__ = ["lab"]

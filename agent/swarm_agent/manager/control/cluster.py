@@ -1,4 +1,4 @@
-"""The cluster's settings: what `docker swarm init` starts with, and what `docker swarm update` changes (swarm.md §1.2)."""
+"""The cluster's settings: what `swarm init` starts with, and what `swarm update` changes (swarm.md §1.2)."""
 
 from __future__ import annotations
 

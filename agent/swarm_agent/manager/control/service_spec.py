@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from swarm_agent.manager import constraints
 from swarm_agent.model.errors import InvalidArgument, UnknownError
 from swarm_agent.model.specs import (
     ContainerSpec,
@@ -86,11 +87,9 @@ def _restart(policy: RestartPolicy | None) -> None:
 def _placement(placement: Placement | None) -> None:
     if placement is None:
         return
-    from swarm_agent.manager import constraints
-
     try:
         constraints.parse(placement.constraints)
-    except ValueError as error:
+    except constraints.ConstraintError as error:
         raise UnknownError(str(error)) from None
 
 

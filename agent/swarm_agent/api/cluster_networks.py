@@ -1,0 +1,107 @@
+"""The cluster's part of /networks: overlays, in the words of the network API (swarm.md §1.7).
+
+`local_networks` merges it with the engine's own networks; a follower forwards changes to the leader like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from swarm_agent.manager.control import networks as control
+from swarm_agent.model import times
+from swarm_agent.model.errors import BadRequest
+from swarm_agent.model.objects import Network
+from swarm_agent.model.requests import NetworkCreateRequest
+from swarm_agent.store.tx import Tx
+
+from .context import Context
+from .filters import has_labels, parse_filters
+from .message import NO_CONTENT, Response, json_response
+
+PRUNE_FILTERS = ("label", "label!", "until")
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(\d{1,9})([hms])")
+_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?")
+
+
+def resource(network: Network) -> dict[str, Any]:
+    """The network as GET /networks shows it."""
+    spec, state = network.spec, network.driver_state
+    ipam = network.ipam_options or spec.ipam_options
+    driver = ipam.driver if ipam is not None else None
+    return {
+        "Name": spec.name,
+        "Id": network.id,
+        "Created": network.created_at,
+        "Scope": "swarm",
+        "Driver": state.name or control.OVERLAY,
+        "EnableIPv4": True,
+        "EnableIPv6": spec.ipv6_enabled,
+        "IPAM": {
+            "Driver": driver.name if driver is not None and driver.name else "default",
+            "Options": (driver.options if driver is not None else None) or None,
+            "Config": [
+                {key: value for key, value in _pool(item.subnet, item.range, item.gateway).items() if value}
+                for item in (ipam.configs if ipam is not None else ())
+            ],
+        },
+        "Internal": spec.internal,
+        "Attachable": spec.attachable,
+        "Ingress": spec.ingress,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": None,
+        "Options": state.options or None,
+        "Labels": spec.labels,
+    }
+
+
+def _pool(subnet: str, ip_range: str, gateway: str) -> dict[str, str]:
+    return {"Subnet": subnet, "IPRange": ip_range, "Gateway": gateway}
+
+
+async def create_network(context: Context) -> Response:
+    request = context.body(NetworkCreateRequest)
+    network = await context.update(lambda tx: control.create_network(tx, request, context.rng))
+    return json_response({"Id": network.id, "Warning": ""}, status=201)
+
+
+async def remove_network(context: Context) -> Response:
+    await context.update(lambda tx: control.remove_network(tx, context.term))
+    return NO_CONTENT
+
+
+async def prune_networks(context: Context) -> Response:
+    """Removes the networks that nothing uses and that match the label filters; answers their names."""
+    filters = parse_filters(context.request, PRUNE_FILTERS)
+    until = filters.get("until", [])
+
+    def prune(tx: Tx) -> list[str]:
+        wanted = [
+            network
+            for network in control.unused_networks(tx)
+            if has_labels(network.spec.labels, filters.get("label"))
+            and not any(has_labels(network.spec.labels, [label]) for label in filters.get("label!", ()))
+            and all(_created_before(network, moment, tx.now) for moment in until)
+        ]
+        for network in wanted:
+            tx.delete(Network, network.id)
+        return [network.spec.name for network in wanted]
+
+    return json_response({"NetworksDeleted": await context.update(prune)})
+
+
+def _created_before(network: Network, moment: str, now: str) -> bool:
+    """`until` takes a duration back from now ("1h30m"), seconds since the epoch, or RFC 3339. Raises BadRequest."""
+    created = times.parse_rfc3339(network.created_at)
+    parts = _DURATION.findall(moment)
+    if parts and "".join(number + unit for number, unit in parts) == moment:
+        ago = sum(int(number) * _UNITS[unit] for number, unit in parts)
+        return created < times.parse_rfc3339(now) - ago * times.SECOND
+    try:
+        return created < (
+            int(float(moment) * times.SECOND) if _NUMBER.fullmatch(moment) else times.parse_rfc3339(moment)
+        )
+    except ValueError:
+        raise BadRequest(f"invalid filter 'until=[{moment}]'") from None

@@ -1,0 +1,61 @@
+"""What the API needs of the node it runs on. The real one is `node.cluster_node.ClusterNode`; tests have a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from swarm_agent.model.requests import InitRequest, JoinRequest
+from swarm_agent.model.session import ManagerPeer
+from swarm_agent.store.store import Store
+
+
+class ManagerHandle(Protocol):
+    """This node's manager role."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def is_leader(self) -> bool: ...
+
+    @property
+    def leader_addr(self) -> str:
+        """host:port of the leader's management plane; empty when there is none."""
+
+
+class NodeControl(Protocol):
+    """This host and its membership."""
+
+    @property
+    def local_state(self) -> str:
+        """inactive, pending, active, error or locked."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def node_addr(self) -> str:
+        """The address that this node advertises, without a port."""
+
+    @property
+    def error(self) -> str:
+        """Why the state is `error`; else empty."""
+
+    @property
+    def is_manager(self) -> bool: ...
+
+    def manager(self) -> ManagerHandle:
+        """Raises Unavailable with the fitting text when this node cannot answer for the cluster."""
+
+    def remote_managers(self) -> Sequence[ManagerPeer]:
+        """The managers that this node knows of."""
+
+    async def init(self, request: InitRequest) -> str:
+        """Found a cluster; returns this node's id. Raises ClusterError."""
+
+    async def join(self, request: JoinRequest) -> None:
+        """Raises ClusterError."""
+
+    async def leave(self, force: bool) -> None:
+        """Raises ClusterError."""

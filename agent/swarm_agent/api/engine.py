@@ -1,0 +1,119 @@
+"""The engine behind the front door: what merged answers need of it.
+
+Requests that are the engine's own do not come through here; splice.py carries them byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from swarm_agent.model.errors import ClusterError
+
+from .message import Response
+from .versions import NEWEST, OLDEST, ApiVersion, parse_version, show
+
+TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
+
+
+class EngineDown(ClusterError):
+    """The engine does not answer."""
+
+    status = 503
+
+    def __init__(self, socket: str, reason: object) -> None:
+        super().__init__(
+            f"cannot reach the engine at unix://{socket}: {reason}. Is the docker daemon of this host running?"
+        )
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What the engine says of itself in the headers of every response."""
+
+    api_version: ApiVersion = NEWEST
+    server: str = "Docker (linux)"
+    os: str = "linux"
+    experimental: str = "false"
+
+    @property
+    def spoken(self) -> ApiVersion:
+        """The newest version that both the engine and this front door speak."""
+        return max(min(self.api_version, NEWEST), OLDEST)
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "Api-Version": show(self.spoken),
+            "Docker-Experimental": self.experimental,
+            "Ostype": self.os,
+            "Server": self.server,
+        }
+
+
+class EngineClient:
+    """HTTP to the engine's socket. `identity` is the last one seen; it changes when the engine is upgraded."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self.identity = Identity()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
+        """The engine's answer, whatever its status. Raises EngineDown."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(self.socket, limit=0), timeout=TIMEOUT, auto_decompress=False
+            )
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            async with self._session.request(
+                method, f"http://engine{path}", params=query, data=body or None, headers=headers
+            ) as reply:
+                content = await reply.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise EngineDown(self.socket, _reason(error)) from error
+        self._remember(reply.headers)
+        return Response(
+            status=reply.status,
+            body=content,
+            content_type=reply.headers.get("Content-Type", ""),
+            headers={name: reply.headers[name] for name in ("Builder-Version",) if name in reply.headers},
+        )
+
+    async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """A decoded answer. Raises EngineDown, and EngineRefused when the engine answers with an error."""
+        reply = await self.call("GET", path, query)
+        if reply.status != 200:
+            raise EngineRefused(reply)
+        return msgspec.json.decode(reply.body)
+
+    def _remember(self, headers: Mapping[str, str]) -> None:
+        version = parse_version(headers.get("Api-Version", ""))
+        if version is not None:
+            self.identity = Identity(
+                api_version=version,
+                server=headers.get("Server", self.identity.server),
+                os=headers.get("Ostype", self.identity.os),
+                experimental=headers.get("Docker-Experimental", self.identity.experimental),
+            )
+
+
+class EngineRefused(ClusterError):
+    """The engine answered with an error, which is passed on as it is."""
+
+    def __init__(self, reply: Response) -> None:
+        self.reply = reply
+        self.status = reply.status
+        super().__init__(reply.body.decode(errors="replace"))
+
+
+def _reason(error: BaseException) -> str:
+    inner = getattr(error, "os_error", None) or error
+    return str(getattr(inner, "strerror", None) or inner or type(inner).__name__)

@@ -1,0 +1,234 @@
+"""`LocalApi`: what this host's front door answers itself, whatever the node's role.
+
+Three kinds of calls: those about this node (init, join, leave), those that join the cluster's part to the engine's
+answer (/_ping, /version, /info, /networks), and those about the cluster's state, which `ClusterApi` carries out here,
+or on the leader when this manager does not lead.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from swarm_agent.manager.control.services import PREDEFINED_NETWORKS, unknown_networks
+from swarm_agent.model import errors
+from swarm_agent.model.errors import ClusterError, Conflict, Forbidden, Unavailable, Unimplemented
+from swarm_agent.model.requests import InitRequest, JoinRequest, UnlockRequest
+from swarm_agent.model.specs import ServiceSpec
+from swarm_agent.network.names import NETWORK_LABEL
+
+from .cluster import ClusterApi
+from .context import read_json
+from .control_protocol import ManagerHandle, NodeControl
+from .engine import EngineClient, EngineDown, EngineRefused
+from .info import ping_word, swarm_section
+from .local_networks import LocalNetworks, overlay_of
+from .message import EMPTY, Request, Response, error_of, error_response, json_response
+from .routes import match
+from .versions import NEWEST, adjust_init, adjust_service, parse_version, show
+
+log = logging.getLogger(__name__)
+
+Forward = Callable[[str, Request], Awaitable[Response]]
+"""Sends a request to the leader's management plane (host:port) and returns its response. Raises ClusterError."""
+
+_LOCAL = {
+    ("GET", "/_ping"): "ping",
+    ("HEAD", "/_ping"): "ping",
+    ("GET", "/version"): "version",
+    ("GET", "/info"): "info",
+    ("POST", "/swarm/init"): "init",
+    ("POST", "/swarm/join"): "join",
+    ("POST", "/swarm/leave"): "leave",
+    ("POST", "/swarm/unlock"): "unlock",
+}
+_NETWORKS = {
+    ("GET", "/networks"): "network_list",
+    ("POST", "/networks/create"): "network_create",
+    ("POST", "/networks/prune"): "network_prune",
+}
+_NETWORK = re.compile(r"/networks/([^/]+)")
+_SERVICE_CHANGE = re.compile(r"/services/(?:create|[^/]+/update)")
+
+NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
+
+
+class LocalApi:
+    """The front door's own calls. `forward` reaches the leader from a follower; without it only the leader writes."""
+
+    def __init__(self, node: NodeControl, engine: EngineClient, *, forward: Forward | None = None) -> None:
+        self.engine = engine
+        self._node = node
+        self._forward = forward
+        self._networks = LocalNetworks(node, engine)
+
+    def owns(self, method: str, path: str) -> bool:
+        """True for calls to answer here; all others are the engine's. `path` is without the version prefix."""
+        return self._handler(method, path) is not None or match(method, path) is not None
+
+    def _handler(self, method: str, path: str) -> tuple[str, str] | None:
+        """The name of our method for a call, and the term in its path."""
+        name = _LOCAL.get((method, path))
+        if name is not None:
+            return name, ""
+        # Outside a cluster the engine's networks are all there is, and it answers for itself.
+        if not path.startswith("/networks") or self._node.local_state == "inactive":
+            return None
+        name = _NETWORKS.get((method, path))
+        if name is not None:
+            return name, ""
+        found = _NETWORK.fullmatch(path)
+        if found is not None and method in ("GET", "DELETE"):
+            return ("network_inspect" if method == "GET" else "network_remove"), found[1]
+        return None
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a call that `owns` accepted. Every failure is a response."""
+        try:
+            handler = self._handler(request.method, request.path)
+            if handler is None:
+                return await self._cluster(request)
+            name, term = handler
+            response: Response = await getattr(self, f"_{name}")(request, *([term] if term else []))
+            return response
+        except EngineRefused as refusal:
+            return refusal.reply
+        except ClusterError as error:
+            return error_of(error)
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return error_response(500, "internal error: see the agent's log")
+
+    # --- merged with the engine's answers ----------------------------------------------------------------------------
+
+    async def _ping(self, request: Request) -> Response:
+        """Without an engine clients still learn versions and the cluster's state, from the headers of a 500."""
+        headers = {**NO_CACHE, "Swarm": ping_word(self._node)}
+        try:
+            reply = await self.engine.call("GET", "/_ping")
+        except EngineDown as error:
+            return replace(error_response(500, str(error)), headers=headers)
+        return replace(reply, headers={**reply.headers, **headers})
+
+    async def _version(self, request: Request) -> Response:
+        answer = await self.engine.get_json(f"/v{show(request.version)}/version")
+        return json_response(limit_version(answer))
+
+    async def _info(self, request: Request) -> Response:
+        answer: dict[str, Any] = await self.engine.get_json(f"/v{show(request.version)}/info")
+        if self._node.local_state != "inactive" or self._node.error:
+            answer["Swarm"] = await swarm_section(self._node)
+        return json_response(answer)
+
+    # --- this node's membership --------------------------------------------------------------------------------------
+
+    async def _init(self, request: Request) -> Response:
+        wanted = adjust_init(read_json(request, InitRequest), request.version)
+        if wanted.auto_lock_managers and self._node.local_state == "inactive":
+            raise Unimplemented("locking managers is not supported by this version")
+        return json_response(await self._node.init(wanted))
+
+    async def _join(self, request: Request) -> Response:
+        await self._node.join(read_json(request, JoinRequest))
+        return EMPTY
+
+    async def _leave(self, request: Request) -> Response:
+        await self._node.leave(request.flag("force"))
+        return EMPTY
+
+    async def _unlock(self, request: Request) -> Response:
+        read_json(request, UnlockRequest)
+        if self._node.local_state == "inactive":
+            raise Unavailable(errors.NOT_IN_SWARM)
+        self._node.manager()  # a worker, or a manager that is not ready, says so
+        raise Conflict("swarm is not locked")
+
+    # --- networks ----------------------------------------------------------------------------------------------------
+
+    async def _network_list(self, request: Request) -> Response:
+        return await self._networks.list_networks(request)
+
+    async def _network_inspect(self, request: Request, term: str) -> Response:
+        return await self._networks.inspect(request, term)
+
+    async def _network_create(self, request: Request) -> Response:
+        reply = await self._networks.create(request)
+        return reply if reply is not None else await self._cluster(request)
+
+    async def _network_remove(self, request: Request, term: str) -> Response:
+        overlay = await self._networks.find_overlay(request, term)
+        if overlay is None:
+            return await self._networks.to_engine(request)
+        return await self._cluster(replace(request, path=f"/networks/{overlay.id}"))
+
+    async def _network_prune(self, request: Request) -> Response:
+        """The engine's and the cluster's. Our bridges of overlays are kept from the engine's broom."""
+        text = request.query.get("filters") or "{}"
+        try:
+            filters: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError:
+            filters = {}
+        kept = filters.get("label!", {})
+        kept = [*kept, NETWORK_LABEL] if isinstance(kept, list) else {**kept, NETWORK_LABEL: True}
+        query = {**request.query, "filters": msgspec.json.encode({**filters, "label!": kept}).decode()}
+        reply = await self._networks.to_engine(replace(request, query=query))
+        if reply.status != 200 or not self._node.is_manager:
+            return reply
+        own = await self._cluster(request)
+        if own.status != 200:
+            return own
+        names = [msgspec.json.decode(item.body)["NetworksDeleted"] or [] for item in (own, reply)]
+        return json_response({"NetworksDeleted": (names[0] + names[1]) or None})
+
+    # --- the cluster's state -----------------------------------------------------------------------------------------
+
+    async def _cluster(self, request: Request) -> Response:
+        manager = self._node.manager()
+        if request.method == "POST" and _SERVICE_CHANGE.fullmatch(request.path):
+            request = await self._resolve_host_networks(manager, request)
+        if request.method != "GET" and not manager.is_leader and self._forward is not None and manager.leader_addr:
+            return await self._forward(manager.leader_addr, request)
+        return await ClusterApi(manager.store).handle(request)
+
+    async def _resolve_host_networks(self, manager: ManagerHandle, request: Request) -> Request:
+        """A service may name a host's own `host`, `bridge`, `none`, also by the id that this host's engine gave it; any
+        other network of one host is refused. Only this host's engine can tell, so it is done here, not on the leader.
+        """
+        spec = adjust_service(read_json(request, ServiceSpec), request.version)
+        unknown = unknown_networks(manager.store.view(), spec) if spec.task_template.networks else []
+        if not unknown:
+            return request
+        local = [item for item in await self.engine.get_json("/networks") if not overlay_of(item)]
+        names: dict[str, str] = {}
+        for target in unknown:
+            found = next((item for item in local if target in (item["Name"], item["Id"])), None)
+            if found is None:
+                continue  # the leader says that it does not exist
+            if found["Name"] not in PREDEFINED_NETWORKS:
+                raise Forbidden(
+                    f"The network {found['Name']} cannot be used with services. Only networks scoped to the swarm can "
+                    "be used, such as those created with the overlay driver."
+                )
+            names[target] = found["Name"]
+        body = msgspec.json.decode(request.body)
+        for part in (body, body.get("TaskTemplate") or {}):
+            for network in part.get("Networks") or ():
+                network["Target"] = names.get(network.get("Target"), network.get("Target"))
+        return replace(request, body=msgspec.json.encode(body))
+
+
+def limit_version(answer: dict[str, Any]) -> dict[str, Any]:
+    """GET /version of the engine with no newer API version than this front door speaks."""
+    theirs = parse_version(str(answer.get("ApiVersion", "")))
+    if theirs is None or theirs <= NEWEST:
+        return answer
+    answer = {**answer, "ApiVersion": show(NEWEST)}
+    for component in answer.get("Components") or ():
+        if component.get("Name") == "Engine" and isinstance(component.get("Details"), dict):
+            component["Details"]["ApiVersion"] = show(NEWEST)
+    return answer

@@ -1,0 +1,49 @@
+"""/nodes of the cluster's API (swarm.md §1.5)."""
+
+from __future__ import annotations
+
+from swarm_agent.manager.control import nodes as control
+from swarm_agent.manager.control.lookup import find
+from swarm_agent.model.objects import Node
+from swarm_agent.model.specs import NodeSpec
+
+from .context import Context
+from .filters import check_words, has_labels, has_prefix, is_in, parse_filters
+from .message import EMPTY, Response, raw_json
+
+FILTERS = ("name", "id", "label", "role", "membership", "node.label")
+
+
+async def list_nodes(context: Context) -> Response:
+    filters = parse_filters(context.request, FILTERS)
+    roles = check_words("role", filters.get("role"), control.ROLES)
+    # Swarm's nodes are always accepted; the filter is left over from a plan to accept them by hand.
+    membership = check_words("membership", filters.get("membership"), ("accepted", "pending"))
+    view = await context.read()
+    return context.encoded(
+        node
+        for node in view.all(Node)
+        if has_prefix(node.description.hostname, filters.get("name"))
+        and has_prefix(node.id, filters.get("id"))
+        and has_labels(node.description.engine.labels, filters.get("label"))
+        and has_labels(node.spec.labels, filters.get("node.label"))
+        and is_in(node.spec.role, roles)
+        and is_in("accepted", membership)
+    )
+
+
+async def inspect_node(context: Context) -> Response:
+    return raw_json(context.store.encoded(find(await context.read(), Node, context.term)))
+
+
+async def update_node(context: Context) -> Response:
+    spec = context.body(NodeSpec)
+    version = context.request.object_version("node")
+    await context.update(lambda tx: control.update_node(tx, context.term, version, spec))
+    return EMPTY
+
+
+async def remove_node(context: Context) -> Response:
+    force = context.request.flag("force")
+    await context.update(lambda tx: control.remove_node(tx, context.term, force=force))
+    return EMPTY

@@ -1,0 +1,52 @@
+"""/swarm of the cluster's API: what managers answer from the store (swarm.md §1.2)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from swarm_agent.manager.control import cluster as control
+from swarm_agent.model.base import encode
+from swarm_agent.model.objects import Cluster
+from swarm_agent.model.specs import SwarmSpec
+
+from .context import Context
+from .message import EMPTY, Response, json_response, raw_json
+
+
+async def inspect_swarm(context: Context) -> Response:
+    return raw_json(encode(_shown(control.get_cluster(await context.read()))))
+
+
+def cluster_info(cluster: Cluster) -> Cluster:
+    """The cluster as /info shows it: without tokens."""
+    return replace(_shown(cluster), join_tokens=None)
+
+
+def _shown(cluster: Cluster) -> Cluster:
+    """The signing key is never returned."""
+    ca = replace(cluster.spec.ca_config, signing_ca_key="")
+    return replace(cluster, spec=replace(cluster.spec, ca_config=ca))
+
+
+async def update_swarm(context: Context) -> Response:
+    request = context.request
+    spec = context.body(SwarmSpec)
+    version = request.object_version("swarm")
+    rotate_worker, rotate_manager = (request.strict_flag(f"rotate{role}Token") for role in ("Worker", "Manager"))
+    request.strict_flag("rotateManagerUnlockKey")  # without a lock there is no key to rotate; Swarm ignores it too
+    await context.update(
+        lambda tx: control.update_cluster(
+            tx,
+            version,
+            spec,
+            context.rng,
+            rotate_worker_token=rotate_worker,
+            rotate_manager_token=rotate_manager,
+        )
+    )
+    return EMPTY
+
+
+async def unlock_key(context: Context) -> Response:
+    cluster = control.get_cluster(await context.read())
+    return json_response({"UnlockKey": cluster.unlock_key})

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from swarm_agent.manager.control import cluster as cluster_control
 from swarm_agent.model import errors
-from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
+from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable, Unimplemented
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Node
 from swarm_agent.model.requests import InitRequest, JoinRequest
@@ -145,6 +145,8 @@ class ClusterNode:
         """
         async with self._changing:
             self._check_outside()
+            if request.force_new_cluster:
+                raise Unimplemented("forcing a new cluster from an old one's state is not supported by this version")
             pools, size = founding.check_pools(request.default_addr_pool, request.subnet_size)
             port = founding.check_data_path_port(request.data_path_port)
             availability = founding.check_availability(request.availability)

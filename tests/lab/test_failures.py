@@ -1,0 +1,124 @@
+"""What must heal by itself: a task, an agent, an engine, a host, and the only manager, each lost without warning."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.clusterkit import cluster, http, nodes, outside, running, task_containers, tasks, with_agents
+from tests.lab.labkit import Host, Lab, eventually
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
+
+PORT = 8090
+REPLICAS = 4
+
+
+@pytest.fixture(scope="module")
+def host1(lab: Lab) -> Host:
+    """The manager of a cluster that runs `web` (four tasks, published) on three hosts."""
+    first = cluster(with_agents(lab))
+    first.docker(
+        f"service create --name web --replicas {REPLICAS} --restart-delay 0s --publish {PORT}:80 whoami", timeout=120
+    )
+    yield first
+    lab.restore()
+    eventually(lambda: all("Swarm:" in host.docker("info", check=False).out for host in lab))
+    outside(lab)
+
+
+def all_run(host1: Host) -> bool:
+    return len(running(host1, "web")) == REPLICAS
+
+
+def all_answer(lab: Lab) -> bool:
+    return all(http(host, PORT) is not None for host in lab if host.state == "running")
+
+
+def containers(lab: Lab) -> set[str]:
+    """Ids of all running containers of `web`, from the engines."""
+    found = set()
+    for host in lab:
+        found.update(host.engine("ps", "-q", "--no-trunc", "--filter", "label=com.docker.swarm.service.name=web").lines)
+    return found
+
+
+def test_a_killed_process_is_replaced_in_its_slot(lab, host1):
+    eventually(lambda: all_run(host1))
+    victim = running(host1, "web")[0]
+    host = lab.host(victim["node"])
+    [name] = [name for name in task_containers(host, "web") if victim["id"] in name]
+    pid = host.engine("inspect", "--format", "{{.State.Pid}}", name).out
+    host.exec(f"kill -9 {pid}")
+    eventually(lambda: all_run(host1) and victim["id"] not in {task["id"] for task in running(host1, "web")})
+    old = next(task for task in tasks(host1, "web") if task["id"] == victim["id"])
+    assert old["current"].startswith("Failed") and old["error"].strip('"') == "task: non-zero exit (137)"
+    assert victim["name"] in {task["name"] for task in running(host1, "web")}
+
+
+@pytest.mark.parametrize("name", ["host1", "host2"])
+def test_containers_survive_a_killed_agent(lab, host1, name):
+    eventually(lambda: all_run(host1))
+    before = containers(lab)
+    host = lab.host(name)
+    pid = host.exec("systemctl show --property MainPID --value swarm-agent").out
+    host.exec(f"kill -9 {pid}")
+    eventually(lambda: host.exec("systemctl show --property MainPID --value swarm-agent").out not in (pid, "0"))
+    eventually(lambda: {node["Status"] for node in nodes(host1)} == {"Ready"} and all_run(host1))
+    assert containers(lab) == before
+    eventually(lambda: all_answer(lab))
+
+
+def test_containers_survive_a_killed_engine(lab, host1):
+    eventually(lambda: all_run(host1))
+    before = containers(lab)
+    host = lab.host("host2")
+    pid = host.exec("systemctl show --property MainPID --value docker").out
+    host.exec(f"kill -9 {pid}")
+    eventually(lambda: host.exec("systemctl show --property MainPID --value docker").out not in (pid, "0"))
+    eventually(lambda: host.engine("ps", check=False).code == 0 and all_run(host1))
+    assert containers(lab) == before
+    eventually(lambda: all_answer(lab))
+
+
+def test_tasks_of_a_host_without_power_run_elsewhere_and_it_comes_back_clean(lab, host1):
+    eventually(lambda: all_run(host1))
+    lab.host("host3").kill()
+    eventually(lambda: {n["Hostname"]: n["Status"] for n in nodes(host1)}["host3"] == "Down")
+    eventually(lambda: all_run(host1) and "host3" not in {task["node"] for task in running(host1, "web")})
+    eventually(lambda: all_answer(lab))
+    lab.host("host3").start()
+    eventually(lambda: {n["Hostname"]: n["Status"] for n in nodes(host1)}["host3"] == "Ready", timeout=60)
+    eventually(lambda: not task_containers(lab.host("host3"), "web"))
+    eventually(lambda: all_answer(lab))
+    assert all_run(host1)
+
+
+def test_a_host_cut_off_and_healed_gives_up_what_runs_elsewhere_now(lab, host1):
+    host1.docker("service scale --detach web=6")
+    eventually(lambda: "host3" in {task["node"] for task in running(host1, "web")})
+    lab.cut("host3")
+    eventually(lambda: {n["Hostname"]: n["Status"] for n in nodes(host1)}["host3"] == "Down")
+    eventually(lambda: len([t for t in running(host1, "web") if t["node"] != "host3"]) == 6)
+    lab.heal()
+    eventually(lambda: {n["Hostname"]: n["Status"] for n in nodes(host1)}["host3"] == "Ready", timeout=60)
+    eventually(lambda: sum(len(task_containers(host, "web")) for host in lab) == 6)
+    host1.docker(f"service scale --detach web={REPLICAS}")
+    eventually(lambda: sum(len(task_containers(host, "web")) for host in lab) == REPLICAS)
+    eventually(lambda: all_answer(lab))
+
+
+def test_nothing_declared_is_lost_when_the_only_manager_loses_power(lab, host1):
+    host1.docker("node update --label-add zone=a host2")
+    declared = host1.docker("service inspect web").json[0]
+    elsewhere = {t["id"] for t in running(host1, "web") if t["node"] != "host1"}
+    host1.kill()
+    assert http(lab.host("host2"), PORT) is not None or elsewhere == set(), "the others go on without it"
+    host1.start()
+    eventually(lambda: host1.docker("info", check=False).out.count("Swarm: active") == 1, timeout=60)
+    eventually(lambda: {node["Status"] for node in nodes(host1)} == {"Ready"}, timeout=60)
+    found = host1.docker("service inspect web").json[0]
+    assert (found["ID"], found["Spec"]) == (declared["ID"], declared["Spec"])
+    assert host1.docker("node inspect host2").json[0]["Spec"]["Labels"] == {"zone": "a"}
+    eventually(lambda: all_run(host1), timeout=60)
+    assert elsewhere <= {task["id"] for task in running(host1, "web")}, "what ran on the others still does"
+    eventually(lambda: all_answer(lab))

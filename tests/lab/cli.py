@@ -37,7 +37,7 @@ def main(root: Path, argv: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A line of `status`. `state` is the engine's word, or missing; `cut_from` names the hosts it hears nothing from."""
+    """A line of `status`. `state` is the engine's word, or missing; `cut_from` names hosts it hears nothing from."""
 
     host: str
     state: str

@@ -101,7 +101,7 @@ class Home:
         return state
 
     def forget(self, keep: str) -> None:
-        """Remove `.lab` and the inventory, but not the files of `.lab` whose names start with `keep`, if it is given."""
+        """Remove `.lab` and the inventory, but not the files of `.lab` whose names start with `keep`, if given."""
         self.inventory.unlink(missing_ok=True)
         for path in [*self.directory.glob("*")]:
             if keep and path.name.startswith(keep):

@@ -1,0 +1,674 @@
+"""`RaftNode`: a member on an event loop. It carries out what core.py asks for, and turns calls into awaitable
+results.
+
+    transport ──receive──▶ ┌──────┐ ──messages──▶ transport
+    timer ────tick───────▶ │ core │ ──entries───▶ worker thread: write, sync ──▶ advance, after_persist ──▶ transport
+    propose, read… ──────▶ └──────┘ ──committed─▶ state machine ──▶ waiting callers
+
+The loop never waits for the disk. While one sync runs, all that the core wants written queues up and is covered by
+the next (group commit). Applying is synchronous and in order. The first member of a cluster campaigns as it starts,
+so it leads after two syncs.
+
+Traps: what is answered to callers. `propose` raises LeadershipLost when this member ceases to lead: the entry may
+yet be committed by the next leader. `on_leadership(True)` comes only when everything from before is applied, so a
+control loop that starts then sees the whole state.
+
+Any FatalError stops the node at once: nothing more is sent or acknowledged, callers fail, and `fatal` is called so
+that the process can end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from swarm_agent.model.errors import NoLeader
+
+from .core import Core, Ready
+from .errors import (
+    ChangeRefused,
+    FatalError,
+    InvariantBroken,
+    LeadershipLost,
+    NotLeader,
+    RequestTimeout,
+)
+from .files import Files, OsFiles
+from .log import Log, entry_size
+from .messages import (
+    NOBODY,
+    Entry,
+    EntryKind,
+    HardState,
+    Member,
+    Membership,
+    Message,
+    decode_message,
+    encode_membership,
+    encode_message,
+)
+from .settings import MemberStatus, Settings, Status
+from .snapshotting import SnapshotWork, StateMachine
+from .storage import Loaded, Storage
+from .wal import Batch
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+class Transport(Protocol):
+    """How members reach each other. Delivery is not needed, order and secrecy are."""
+
+    def send(self, member: int, data: bytes) -> None:
+        """Send a message to a member, or drop it; must not block. Addresses are in `RaftNode.membership`."""
+
+
+class RaftNode:
+    """One member. Make it with `RaftNode.start`."""
+
+    def __init__(
+        self,
+        member_id: int,
+        storage: Storage,
+        loaded: Loaded,
+        machine: StateMachine,
+        transport: Transport,
+        rng: random.Random,
+        settings: Settings,
+        fatal: Callable[[FatalError], None] | None,
+    ) -> None:
+        self.id = member_id
+        self.settings = settings
+        self._storage = storage
+        self._machine = machine
+        self._transport = transport
+        self._fatal = fatal
+        self._core = Core(
+            member_id,
+            Log(loaded.snapshot, loaded.entries, loaded.hard_state.commit),
+            loaded.hard_state,
+            rng,
+            election_ticks=settings.election_ticks,
+            heartbeat_ticks=settings.heartbeat_ticks,
+        )
+        self.error: FatalError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._pumping = False
+        self._led = False
+        self._leader_seen = NOBODY
+        self._changed = asyncio.Event()
+        # Readys whose writes have not begun, and since when the present write has been running (0: none).
+        self._queue: deque[Ready] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._writing_since = 0.0
+        self._proposals: dict[int, tuple[int, asyncio.Future[int]]] = {}
+        # Ids of reads are never used again, not by the next incarnation either: old answers may still be under way.
+        self._read_id = rng.getrandbits(60)
+        self._reads: dict[int, asyncio.Future[int]] = {}
+        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._on_leadership: list[Callable[[bool], None]] = []
+        self._on_membership: list[Callable[[Membership], None]] = []
+        self._entries_since_snapshot = 0
+        self._bytes_since_snapshot = 0
+        self._snapshots = SnapshotWork(self, self._core, storage, machine, loaded.snapshot.index)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def start(
+        cls,
+        directory: str | os.PathLike[str] | Files,
+        member_id: int,
+        keys: Sequence[bytes],
+        machine: StateMachine,
+        transport: Transport,
+        *,
+        rng: random.Random,
+        bootstrap: str | None = None,
+        force_new_cluster: bool = False,
+        settings: Settings | None = None,
+        fatal: Callable[[FatalError], None] | None = None,
+    ) -> RaftNode:
+        """Start from what is on disk. An empty directory with `bootstrap` (this member's address) is a new cluster
+        of one; without it the member waits to be added by a leader.
+
+        `keys`: 32 bytes each; the first encrypts, all decrypt. `force_new_cluster`: make this the only member,
+        whoever else was one; for use after the quorum is lost for good. `fatal` is called when the process must
+        end. Raises FatalError if what is on disk cannot be used.
+        """
+        settings = settings or Settings()
+        files = OsFiles(directory) if isinstance(directory, str | os.PathLike) else directory
+        storage = Storage(files, keys, member_id, settings.segment_size)
+
+        def load() -> tuple[Loaded, Any]:
+            loaded = storage.load()
+            if loaded.empty and bootstrap is not None:
+                first = Membership((Member(member_id, bootstrap),))
+                loaded.entries = [Entry(1, 1, EntryKind.MEMBERSHIP, encode_membership(first))]
+                loaded.hard_state = HardState(1, NOBODY, 1)
+                storage.bootstrap(loaded.entries, loaded.hard_state)
+            elif force_new_cluster and not loaded.empty:
+                _force_new_cluster(loaded, storage, member_id, bootstrap)
+            state = None
+            if loaded.reader is not None:
+                state = machine.load(loaded.reader.chunks())
+                loaded.reader.close()
+            return loaded, state
+
+        try:
+            loaded, state = await asyncio.to_thread(load)
+        except BaseException:
+            storage.close()
+            raise
+        if state is not None:
+            machine.install(state)
+        node = cls(member_id, storage, loaded, machine, transport, rng, settings, fatal)
+        node._begin()
+        return node
+
+    def _begin(self) -> None:
+        self._schedule_tick()
+        alone = self._core.log.membership.voters == (self.id,)
+        self.input(self._core.campaign if alone else self._core.has_ready)
+
+    def configure(self, settings: Settings) -> None:
+        """Use other settings from now on (those about ticks and snapshots; the segment size stays)."""
+        self.settings = settings
+        self._core.election_ticks = settings.election_ticks
+        self._core.heartbeat_ticks = settings.heartbeat_ticks
+
+    async def stop(self) -> None:
+        """Stop without telling anybody (see `transfer_leadership`). What is on disk stays; callers get
+        LeadershipLost.
+        """
+        self._shut()
+        tasks = tuple(task for task in self._tasks if task is not asyncio.current_task())
+        for task in tasks:
+            if task is not self._writer:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._disk.shutdown)
+        self._storage.close()
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def leader_id(self) -> int:
+        """The member that leads as far as this one knows, or 0."""
+        return NOBODY if self._stopping else self._core.leader
+
+    @property
+    def is_leader(self) -> bool:
+        """This member leads and has applied everything from before."""
+        return self._led
+
+    @property
+    def membership(self) -> Membership:
+        """Who is a member, newest change included though it may not be committed: whom to talk to."""
+        return self._core.log.membership
+
+    @property
+    def removed(self) -> bool:
+        """This member was removed from the cluster and knows it."""
+        return self._core.removed
+
+    def status(self) -> Status:
+        """For people and metrics."""
+        core = self._core
+        progress = core.leadership.progress if core.leadership is not None else {}
+        members = tuple(
+            MemberStatus(
+                member.id,
+                member.address,
+                member.voter,
+                member.id == self.id or (member.id in progress and progress[member.id].active),
+                progress[member.id].match if member.id in progress else 0,
+            )
+            for member in core.log.membership.members
+        )
+        return Status(
+            self.id,
+            core.term,
+            core.leader,
+            self._led,
+            core.log.first,
+            core.log.last,
+            core.log.committed,
+            core.log.applied,
+            members,
+        )
+
+    def on_leadership(self, callback: Callable[[bool], None]) -> None:
+        """Call back when this member begins to lead (all state applied) and when it ceases to. At once if it leads
+        now.
+        """
+        self._on_leadership.append(callback)
+        if self._led:
+            callback(True)
+
+    def on_membership(self, callback: Callable[[Membership], None]) -> None:
+        """Call back with every committed change of the members, and now with what is known."""
+        self._on_membership.append(callback)
+        callback(self._core.log.membership)
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+
+    def next_index(self) -> int:
+        """See `store.Proposer`."""
+        if self._stopping or not self._led:
+            raise NotLeader(self.leader_id)
+        return self._core.log.last + 1
+
+    async def propose(self, data: bytes) -> int:
+        """Replicate an entry; its index is returned once it is committed and applied here.
+
+        Raises NotLeader and ProposalDropped (nothing happened), LeadershipLost (it may yet be committed).
+        """
+        return await self._proposed(lambda: self._core.propose(data))
+
+    async def barrier(self) -> None:
+        """See `store.Proposer`."""
+        await self.read_barrier()
+
+    async def read_barrier(self, timeout: float = 5.0) -> None:
+        """Return when everything that was committed anywhere before the call is applied here. Raises NoLeader."""
+        deadline = self._loop.time() + timeout
+        retry = self.settings.tick * self.settings.election_ticks
+        while not self._stopping and (left := deadline - self._loop.time()) > 0:
+            self._read_id += 1
+            id_ = self._read_id
+            future = self._reads[id_] = self._loop.create_future()
+            try:
+                self.input(self._core.read, id_)
+                index = await asyncio.wait_for(future, min(left, retry))
+                await self._wait_applied(index, deadline)
+                return
+            except NotLeader:
+                await self._change_or(left)
+            except TimeoutError:
+                continue  # the question or the answer was lost, or the leader changed: ask anew
+            finally:
+                del self._reads[id_]
+        raise NoLeader
+
+    async def _proposed(self, append: Callable[[], int]) -> int:
+        if self._stopping:
+            raise NotLeader(NOBODY)
+        future: asyncio.Future[int] = self._loop.create_future()
+        index = append()
+        self._proposals[index] = (self._core.term, future)
+        self._pump()
+        return await future
+
+    async def _wait_applied(self, index: int, deadline: float) -> None:
+        if self._core.log.applied >= index:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._applied_waiters.append((index, future))
+        await asyncio.wait_for(future, max(0.0, deadline - self._loop.time()))
+
+    # --- members -----------------------------------------------------------------------------------------------------
+
+    async def add_learner(self, member_id: int, address: str) -> int:
+        """Add a member that gets the log and does not vote yet. Raises NotLeader, ChangeRefused, LeadershipLost.
+
+        Ids must never be given twice: a member that lost its disk is a new one.
+        """
+        return await self._change(lambda members: [*members, Member(member_id, address, False)], member_id, new=True)
+
+    async def promote(self, member_id: int, timeout: float = 20.0) -> int:
+        """Make a learner a voter, once it has nearly the whole log: before that it would only endanger the quorum.
+
+        Raises also RequestTimeout when it does not catch up.
+        """
+        deadline = self._loop.time() + timeout
+        while not self._caught_up(member_id):
+            if self._loop.time() >= deadline:
+                raise RequestTimeout
+            if self._stopping or self._core.leadership is None:
+                raise NotLeader(self.leader_id)
+            await self._change_or(deadline - self._loop.time())
+        return await self._change(
+            lambda members: [Member(m.id, m.address, True) if m.id == member_id else m for m in members], member_id
+        )
+
+    async def remove(self, member_id: int) -> int:
+        """Remove a member for good. Hand leadership over before removing oneself. Raises as `add_learner`."""
+        return await self._change(lambda members: [m for m in members if m.id != member_id], member_id)
+
+    async def set_address(self, member_id: int, address: str) -> int:
+        """A member can now be reached elsewhere. Raises as `add_learner`."""
+        return await self._change(
+            lambda members: [Member(m.id, address, m.voter) if m.id == member_id else m for m in members], member_id
+        )
+
+    async def transfer_leadership(self, to: int = NOBODY) -> None:
+        """Hand leadership to a voter (the most complete one if not said) and return when another member leads.
+
+        Raises NotLeader, ChangeRefused, RequestTimeout if it was not taken over within an election timeout.
+        """
+        leadership = self._core.leadership
+        if leadership is None:
+            raise NotLeader(self.leader_id)
+        if to == NOBODY:
+            voters = [id_ for id_ in self.membership.voters if id_ != self.id and leadership.progress[id_].active]
+            if not voters:
+                raise ChangeRefused("raft: no other voter is reachable that could lead")
+            to = max(voters, key=lambda id_: leadership.progress[id_].match)
+        self.input(self._core.transfer, to)
+        deadline = self._loop.time() + self.settings.tick * self.settings.election_ticks * 2
+        while self._core.leader in (self.id, NOBODY):
+            left = deadline - self._loop.time()
+            if left <= 0 or (self._core.leadership is not None and not self._core.leadership.transferee):
+                raise RequestTimeout
+            await self._change_or(left)
+
+    async def _change(self, edit: Callable[[list[Member]], list[Member]], member_id: int, *, new: bool = False) -> int:
+        members = list(self.membership.members)
+        known = self.membership.get(member_id) is not None
+        if new and known:
+            raise ChangeRefused(f"raft: member {member_id:x} is a member already")
+        if not new and not known:
+            raise ChangeRefused(f"raft: there is no member {member_id:x}")
+        wanted = Membership(tuple(sorted(edit(members), key=lambda member: member.id)))
+        return await self._proposed(lambda: self._core.propose_membership(wanted))
+
+    def _caught_up(self, member_id: int) -> bool:
+        leadership = self._core.leadership
+        progress = leadership.progress.get(member_id) if leadership is not None else None
+        return progress is not None and progress.match >= self._core.log.committed - self.settings.keep_entries // 10
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    async def rotate_keys(self, keys: Sequence[bytes]) -> None:
+        """Encrypt with the first of these keys from now on. When it returns nothing on disk needs any other key.
+
+        Store the new key before, beside the old one, and give both here, new first; forget the old one afterwards.
+        If it is interrupted both are needed to start again.
+        """
+        await self._snapshots.rotate(keys)
+        if self.error is not None:
+            raise self.error
+
+    # --- inputs ------------------------------------------------------------------------------------------------------
+
+    async def receive(self, data: bytes) -> None:
+        """A message from the transport. What cannot be read is dropped with a log line."""
+        self.deliver(data)
+
+    def deliver(self, data: bytes) -> None:
+        """Like `receive`, for callers that are not coroutines."""
+        if self._stopping:
+            return
+        try:
+            message = decode_message(data)
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            log.warning("dropped a raft message of %d bytes: %s", len(data), error)
+            return
+        self.input(self._core.step, message)
+
+    def _schedule_tick(self) -> None:
+        # Rescheduled from now, not from when it was due: after a pause waiting messages are read before time goes on.
+        self._timer = self._loop.call_later(self.settings.tick, self._tick)
+
+    def _tick(self) -> None:
+        if self._stopping:
+            return
+        self._schedule_tick()
+        self._snapshots.tick()
+        self._changed.set()
+        if self._writing_since and self._loop.time() - self._writing_since > self.settings.stall:
+            self._on_stall()
+        self.input(self._core.tick)
+
+    def _on_stall(self) -> None:
+        if self._core.leadership is not None:
+            log.error(
+                "a write to the raft log has been hanging for %.0f s; giving up leadership",
+                self._loop.time() - self._writing_since,
+            )
+            self._core.become_follower(self._core.term, NOBODY)
+
+    def input(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call the core and carry out what it then asks for. A FatalError stops the node and does not come out here."""
+        if self._stopping:
+            return
+        try:
+            call(*arguments)
+        except FatalError as error:
+            self._die(error)
+        else:
+            self._pump()
+
+    # --- outputs -----------------------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Give a message to the transport."""
+        self._transport.send(message.to, encode_message(message))
+
+    def _pump(self) -> None:
+        """Carry out everything the core asks for. Calls from callbacks in here leave it to the outer one.
+
+        After each round of applying, other tasks get their turn: a long log is applied in slices.
+        """
+        if self._pumping or self._stopping:
+            return
+        self._pumping = True
+        try:
+            while self._core.has_ready() and not self._stopping:
+                ready = self._core.ready()
+                self._carry_out(ready)
+                if ready.committed and self._core.has_ready():
+                    self._loop.call_soon(self._pump)
+                    break
+        except FatalError as error:
+            self._die(error)
+            return
+        finally:
+            self._pumping = False
+        self._observe()
+
+    def _carry_out(self, ready: Ready) -> None:
+        for message in ready.messages:
+            self.send(message)
+        if ready.persists or self._queue or self._writing_since:
+            self._queue.append(ready)
+            if self._writer is None:
+                self._writer = self.spawn(self._write(), "raft-writer")
+        else:
+            self._written(ready)
+        if ready.snapshot is not None:
+            self._snapshots.install(ready.snapshot)
+            self._entries_since_snapshot = self._bytes_since_snapshot = 0
+            self._tell_membership(ready.snapshot.membership)
+            self._after_apply()
+        for entry in ready.committed:
+            self._apply(entry)
+        if ready.committed:
+            self._after_apply()
+        for id_, index in ready.reads:
+            future = self._reads.get(id_)
+            if future is not None and not future.done():
+                future.set_result(index)
+        for member in ready.snapshots_wanted:
+            self._snapshots.send_to(member)
+        for reply in ready.snapshot_replies:
+            self._snapshots.on_reply(reply)
+        self._snapshots.on_chunks(ready.chunks)
+
+    async def _write(self) -> None:
+        try:
+            while self._queue and not self._stopping:
+                readys = tuple(self._queue)
+                self._queue.clear()
+                await self._write_batches(
+                    [
+                        Batch(ready.hard_state, ready.snapshot, tuple(ready.entries))
+                        for ready in readys
+                        if ready.persists
+                    ]
+                )
+                if self._stopping:
+                    return
+                for ready in readys:
+                    self._written(ready)
+                self._pump()
+        finally:
+            self._writer = None
+
+    async def _write_batches(self, batches: list[Batch]) -> None:
+        if not batches:
+            return
+        self._writing_since = self._loop.time()
+        try:
+            await self.on_disk(lambda: self._storage.write(batches))
+        finally:
+            self._writing_since = 0.0
+
+    def _written(self, ready: Ready) -> None:
+        for message in ready.after_persist:
+            if message.to != self.id:
+                self.send(message)
+        self._core.advance(ready)
+
+    def _apply(self, entry: Entry) -> None:
+        if entry.kind is EntryKind.MEMBERSHIP:
+            self._tell_membership(self._core.log.membership_at(entry.index))
+        elif entry.data:
+            try:
+                self._machine.apply(entry.index, entry.data)
+            except Exception as error:
+                raise InvariantBroken(f"raft: entry {entry.index} could not be applied: {error!r}") from error
+        self._entries_since_snapshot += 1
+        self._bytes_since_snapshot += entry_size(entry)
+        waiting = self._proposals.pop(entry.index, None)
+        if waiting is not None and not waiting[1].done():
+            if waiting[0] == entry.term:
+                waiting[1].set_result(entry.index)
+            else:
+                waiting[1].set_exception(LeadershipLost())
+
+    def _after_apply(self) -> None:
+        applied = self._core.log.applied
+        for index, future in self._applied_waiters:
+            if index <= applied and not future.done():
+                future.set_result(None)
+        self._applied_waiters = [(index, future) for index, future in self._applied_waiters if not future.done()]
+        settings = self.settings
+        due = self._entries_since_snapshot >= settings.snapshot_interval
+        if (due or self._bytes_since_snapshot >= settings.snapshot_bytes) and not self._snapshots.making:
+            self._entries_since_snapshot = self._bytes_since_snapshot = 0
+            self._snapshots.make(settings.keep_entries, settings.keep_snapshots)
+
+    def _observe(self) -> None:
+        """Tell of changes of leadership."""
+        core = self._core
+        if core.leader != self._leader_seen:
+            self._leader_seen = core.leader
+            self._changed.set()
+            if core.leader != NOBODY:
+                log.info("raft member %x follows leader %x in term %d", self.id, core.leader, core.term)
+        if core.leadership is None and self._proposals:
+            self._fail_proposals()
+        if core.leads != self._led:
+            log.info("raft member %x %s in term %d", self.id, "leads" if core.leads else "leads no more", core.term)
+            self._tell_leadership(core.leads)
+
+    def _tell_leadership(self, leads: bool) -> None:
+        self._led = leads
+        for callback in tuple(self._on_leadership):
+            try:
+                callback(leads)
+            except Exception:
+                log.exception("a listener to raft leadership failed")
+
+    def _tell_membership(self, membership: Membership) -> None:
+        for callback in tuple(self._on_membership):
+            try:
+                callback(membership)
+            except Exception:
+                log.exception("a listener to raft membership failed")
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def on_disk(self, call: Callable[[], R]) -> Awaitable[R]:
+        """Run in the thread that writes the log, in order with its writes."""
+        return self._loop.run_in_executor(self._disk, call)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a task. If it fails the node stops: nothing that runs here may fail and leave the rest going."""
+        task = self._loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, FatalError):
+            self._die(error)
+        elif error is not None:
+            log.error("task %s of raft member %x failed", task.get_name(), self.id, exc_info=error)
+            self._die(InvariantBroken(f"raft: {task.get_name()} failed: {error!r}"))
+
+    async def _change_or(self, seconds: float) -> None:
+        """Return at the next tick or change of leader, at the latest after some seconds."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), max(0.0, seconds))
+
+    def _die(self, error: FatalError) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        log.critical("raft member %x stops: %s", self.id, error)
+        self._shut()
+        if self._fatal is not None:
+            self._fatal(error)
+
+    def _shut(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fail_proposals()
+        self._changed.set()
+        if self._led:
+            self._tell_leadership(False)
+
+    def _fail_proposals(self) -> None:
+        proposals, self._proposals = self._proposals, {}
+        for _, future in proposals.values():
+            if not future.done():
+                future.set_exception(LeadershipLost())
+
+
+def _batch(ready: Ready) -> Batch:
+    return Batch(ready.hard_state, ready.snapshot, tuple(ready.entries))
+
+
+def _force_new_cluster(loaded: Loaded, storage: Storage, member_id: int, address: str | None) -> None:
+    """Append a membership of this member alone. As its only voter it will commit it, and all before it."""
+    log_ = Log(loaded.snapshot, loaded.entries)
+    member = log_.membership.get(member_id)
+    alone = Membership((Member(member_id, address or (member.address if member is not None else "")),))
+    term = max(loaded.hard_state.term, log_.last_term) + 1
+    entry = Entry(log_.last + 1, term, EntryKind.MEMBERSHIP, encode_membership(alone))
+    loaded.hard_state = HardState(term, NOBODY, loaded.hard_state.commit)
+    loaded.entries = [*loaded.entries, entry]
+    storage.bootstrap([entry], loaded.hard_state)

@@ -13,16 +13,18 @@ from .draft import Draft
 from .reaper import reap_history
 from .restart import heal, updatable
 from .tasks import Cause, SlotKey, is_drained, is_live, may_run_on, node_is_lost
-from .update import Memory, is_rolling_back, plan_update
+from .update import Memory, is_rolling_back, judge_update, plan_update
 
 
 def plan_global(draft: Draft, memory: Memory) -> None:
     """Bring a global service closer to what is declared."""
-    service = draft.service
-    assert service is not None
-    rolling_back = is_rolling_back(service)
+    assert draft.service is not None
     nodes: dict[str, Node] = {node.id: node for node in draft.reader.all(Node)}
     slots = draft.slots()
+    open_to_all = {key: tasks for key, tasks in slots.items() if key in nodes and wants_task(nodes[str(key)])}
+    judge_update(draft, {key: updatable(tasks, rolling_back=False) for key, tasks in open_to_all.items()}, memory)
+    service = draft.service  # a rollback may just have changed it
+    rolling_back = is_rolling_back(service)
     to_update: dict[SlotKey, list[Task]] = {}
     for node_id, tasks in slots.items():
         if draft.full:

@@ -13,14 +13,14 @@ from .draft import Draft
 from .reaper import reap_history
 from .restart import heal, updatable
 from .tasks import Cause, SlotKey, is_running
-from .update import Memory, is_rolling_back, plan_update
+from .update import Memory, is_rolling_back, judge_update, plan_update
 
 
 def plan_replicated(draft: Draft, memory: Memory) -> None:
     """Bring a replicated service closer to what is declared."""
-    service = draft.service
-    assert service is not None
-    mode = service.spec.mode.replicated
+    assert draft.service is not None
+    judge_update(draft, _standing(draft), memory)
+    mode = draft.service.spec.mode.replicated  # a rollback may just have changed it
     wanted = 1 if mode is None or mode.replicas is None else mode.replicas
     _scale(draft, wanted)
     for tasks in draft.slots().values():

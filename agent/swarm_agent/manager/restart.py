@@ -37,6 +37,7 @@ from .tasks import (
     was_assigned,
 )
 
+ROLLBACK_STARTED = "rollback_started"
 PAUSED_STATES = ("paused", "rollback_paused")
 
 
@@ -136,6 +137,8 @@ def _others(draft: Draft, task: Task, tasks: Iterable[Task]) -> list[Task]:
 
 
 def _replace_ended(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:
+    if _is_rolled_back(draft, task):
+        return
     needed = not _others(draft, task, tasks) and not _is_spare(draft, task, tasks)
     draft.desire(task, TaskState.SHUTDOWN)
     if not needed or not should_restart(task, tasks):
@@ -145,6 +148,15 @@ def _replace_ended(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:
         return
     delay = 0 if is_drained(node) or (task.node_id and node_is_lost(node)) else restart_policy(task.spec).delay
     _replacement(draft, task, Cause.RESTART, delay)
+
+
+def _is_rolled_back(draft: Draft, task: Task) -> bool:
+    """It ended, but is from a spec that is being rolled back: the slot is the rollback's to fill, at once and without
+    delay."""
+    assert draft.service is not None
+    status = draft.service.update_status
+    rolling_back = status is not None and status.state == ROLLBACK_STARTED
+    return rolling_back and is_dirty(draft.service, task, draft.node_of(task))
 
 
 def _is_spare(draft: Draft, task: Task, tasks: Iterable[Task]) -> bool:

@@ -28,10 +28,11 @@ from dataclasses import dataclass, field
 
 from swarm_agent.model.objects import Service, Task, UpdateStatus, Version
 from swarm_agent.model.states import TaskState
+from swarm_agent.model.times import parse_rfc3339
 
 from .defaults import FailureAction, Order, Update, update_config
 from .draft import Draft
-from .restart import PAUSED_STATES
+from .restart import PAUSED_STATES, ROLLBACK_STARTED
 from .tasks import (
     Cause,
     Mode,
@@ -48,7 +49,6 @@ from .tasks import (
 UPDATING = "updating"
 COMPLETED = "completed"
 PAUSED = "paused"
-ROLLBACK_STARTED = "rollback_started"
 ROLLBACK_PAUSED = "rollback_paused"
 ROLLBACK_COMPLETED = "rollback_completed"
 ROLLING_BACK = (ROLLBACK_STARTED, ROLLBACK_COMPLETED)
@@ -84,6 +84,30 @@ class _Progress:
     last: int
 
 
+def judge_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memory) -> None:
+    """Pause the update or roll it back if too many of its tasks failed. To be asked before failed tasks are replaced,
+    since they are replaced by what the service wants then.
+    """
+    service = draft.service
+    assert service is not None
+    status = service.update_status
+    if status is None or status.state not in ACTIVE or not status.started_at:
+        return
+    config = update_config(service, rollback=status.state in ROLLING_BACK)
+    if config.failure_action is FailureAction.CONTINUE:
+        return
+    _remember(draft, status.started_at, memory)
+    for task in draft.tasks.values():
+        if task.update == status.started_at and task.id not in memory.failed and _failed(task, config, memory):
+            memory.failed[task.id] = None
+    if not memory.failed:
+        return
+    begun = _made_by(draft, status.started_at)
+    waiting = [key for key, tasks in slots.items() if key not in begun and any(_outdated(draft, it) for it in tasks)]
+    if len(memory.failed) > config.max_failure_ratio * (len(begun) + len(waiting)):
+        _give_up(draft, status, config, next(reversed(memory.failed)))
+
+
 def plan_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memory) -> None:
     """One step of the update, if there is something to update.
 
@@ -106,11 +130,6 @@ def plan_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memor
     _remember(draft, update_id, memory)
 
     progress = _progress(draft, slots, dirty, update_id, config, memory)
-    if status.state in ACTIVE:
-        failed = _too_many_failures(draft, progress, update_id, config, memory)
-        if failed and config.failure_action is not FailureAction.CONTINUE:
-            _give_up(draft, status, config, failed)
-            return
     parallelism = config.parallelism or max(progress.begun + len(progress.waiting), 1)
     started = 0
     for key in progress.waiting[: max(0, parallelism - progress.busy)]:
@@ -120,7 +139,12 @@ def plan_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memor
         started += 1
     if progress.waiting or progress.busy or started or status.state not in ACTIVE:
         return
-    done = progress.last + config.watch if progress.begun else draft.now
+    if progress.begun:
+        done = progress.last + config.watch
+    else:
+        # Nothing had to be replaced. What a rollback comes back to is watched all the same, and people see why it
+        # happened.
+        done = parse_rfc3339(update_id) + config.watch if status.state == ROLLBACK_STARTED else draft.now
     if draft.now < done:
         draft.wake_at(done)
         return
@@ -209,17 +233,6 @@ def _idle_since(draft: Draft, task: Task, memory: Memory) -> int | None:
         return memory.running.get(task.id) if is_running(task) and not is_waiting(task) else None
     # It was taken away, and nothing came in its place (that would carry the update's id): nothing to wait for.
     return memory.running.get(task.id, min(changed_ns(task), draft.now))
-
-
-def _too_many_failures(draft: Draft, progress: _Progress, update_id: str, config: Update, memory: Memory) -> str:
-    """The id of the task that failed last, when there are more failures than allowed; else empty."""
-    for task in draft.tasks.values():
-        if task.update == update_id and task.id not in memory.failed and _failed(task, config, memory):
-            memory.failed[task.id] = None
-    total = progress.begun + len(progress.waiting)
-    if len(memory.failed) <= config.max_failure_ratio * max(total, 1):
-        return ""
-    return next(reversed(memory.failed))
 
 
 def _failed(task: Task, config: Update, memory: Memory) -> bool:

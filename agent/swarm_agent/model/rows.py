@@ -36,6 +36,9 @@ class EndpointRow(msgspec.Struct, frozen=True, array_like=True):
     container_id: str
     addresses: tuple[AddressRow, ...] = ()
     ports: tuple[PortRow, ...] = ()
+    # Whether VIPs and published ports may choose the task. A row that is not active keeps the task reachable on its
+    # networks: while it starts, and while its last connections end.
+    active: bool = True
 
 
 class PeerRow(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,152 @@
+"""The operations that lead from what is there to what is planned (pure).
+
+Order is the whole point. New things come first, from the bottom up: networks, links, entries and routes, then the rules
+that send packets over them. Old things go last, from the top down, so that no rule ever points at something missing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from .state import (
+    AddLink,
+    AddRule,
+    Chain,
+    CreateNetwork,
+    Jump,
+    KernelState,
+    Operation,
+    RemoveFdb,
+    RemoveLink,
+    RemoveNeighbour,
+    RemoveNetwork,
+    RemovePortFdb,
+    RemoveRoute,
+    RemoveRule,
+    Restore,
+    SetBridge,
+    SetFdb,
+    SetNeighbour,
+    SetPortFdb,
+    SetRoute,
+    SetSysctl,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+TABLES = ("raw", "mangle", "nat", "filter")
+
+
+def changed(there: Mapping[K, V], wanted: Mapping[K, V]) -> Iterator[tuple[K, V]]:
+    """What must be set: entries that are missing or different."""
+    for key, value in wanted.items():
+        if there.get(key) != value:
+            yield key, value
+
+
+def gone(there: Iterable[K], wanted: Mapping[K, object] | frozenset[K]) -> list[K]:
+    """What must be removed."""
+    return [key for key in there if key not in wanted]
+
+
+def network_operations(there: KernelState, wanted: KernelState) -> tuple[list[Operation], list[Operation]]:
+    """(creations, removals) of engine networks.
+
+    Making a network anew cuts its containers off, so it is done only where they could not work anyway: wrong subnet,
+    gateway, bridge or isolation. Name, MTU and range are chosen when a network is made and then left alone.
+    """
+    creations: list[Operation] = []
+    for network_id, network in wanted.networks.items():
+        present = there.networks.get(network_id)
+        if present is None:
+            creations.append(CreateNetwork(network))
+        elif replace(present, name=network.name, mtu=network.mtu, ip_range=network.ip_range) != network:
+            creations += [RemoveNetwork(present), CreateNetwork(network)]
+    removals: list[Operation] = [
+        RemoveNetwork(there.networks[network_id]) for network_id in gone(there.networks, wanted.networks)
+    ]
+    return creations, removals
+
+
+def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation]:
+    """Everything but engine networks. A tunnel whose bridge neither exists nor belongs to a network of the engine
+    (`there.networks`) is left for the next round; a bridge that is gone while the engine has its network is made anew.
+    """
+    ready = {network.bridge for network in there.networks.values()} | there.bridges.keys()
+    vxlans = {link: vxlan for link, vxlan in wanted.vxlans.items() if not vxlan.bridge or vxlan.bridge in ready}
+    anew = {link for link, vxlan in vxlans.items() if there.vxlans.get(link) != vxlan}
+    lost = {link for link in there.vxlans if link not in vxlans}
+    there = without_links(there, anew | lost)
+    mtus = {network.bridge: network.mtu for network in wanted.networks.values()}
+
+    operations: list[Operation] = []
+    for link, bridge in changed(there.bridges, wanted.bridges):
+        if link in ready:
+            operations.append(SetBridge(link, bridge, mtus[link]))
+    operations += [RemoveLink(link) for link in sorted(anew | lost) if link in there.vxlans]
+    operations += [AddLink(link, vxlans[link]) for link in sorted(anew)]
+    operations += [
+        SetSysctl(path, value)
+        for path, value in changed(there.sysctls, wanted.sysctls)
+        if not (link := link_of_sysctl(path)) or link in vxlans or link in ready
+    ]
+    operations += [
+        SetPortFdb(*key) for key in sorted(wanted.port_fdb) if key not in there.port_fdb and key[0] in vxlans
+    ]
+    operations += [SetFdb(*key, value) for key, value in changed(there.fdb, wanted.fdb) if key[0] in vxlans]
+    operations += [
+        SetNeighbour(*key, value) for key, value in changed(there.neighbours, wanted.neighbours) if key[0] in vxlans
+    ]
+    operations += [SetRoute(*key, *value) for key, value in changed(there.routes, wanted.routes)]
+    operations += [AddRule(rule) for rule in sorted(wanted.rules - there.rules, key=repr)]
+    operations += restores(there, wanted)
+    operations += [RemoveRule(rule) for rule in sorted(there.rules - wanted.rules, key=repr)]
+    operations += [RemoveRoute(*key) for key in gone(there.routes, wanted.routes)]
+    operations += [RemoveNeighbour(*key) for key in gone(there.neighbours, wanted.neighbours)]
+    operations += [RemoveFdb(*key) for key in gone(there.fdb, wanted.fdb)]
+    operations += [RemovePortFdb(*key) for key in sorted(gone(there.port_fdb, wanted.port_fdb))]
+    return operations
+
+
+def restores(there: KernelState, wanted: KernelState) -> list[Operation]:
+    """One transaction for each iptables table that differs."""
+    chains: dict[str, list[tuple[str, Chain]]] = defaultdict(list)
+    removed: dict[str, list[str]] = defaultdict(list)
+    jumps: dict[str, list[Jump]] = defaultdict(list)
+    old_jumps: dict[str, list[Jump]] = defaultdict(list)
+    for (table, chain), content in changed(there.chains, wanted.chains):
+        chains[table].append((chain, content))
+    for table, chain in gone(there.chains, wanted.chains):
+        removed[table].append(chain)
+    for jump in sorted(wanted.jumps - there.jumps, key=repr):
+        jumps[jump.table].append(jump)
+    for jump in sorted(there.jumps - wanted.jumps, key=repr):
+        old_jumps[jump.table].append(jump)
+    return [
+        Restore(table, tuple(chains[table]), tuple(removed[table]), tuple(jumps[table]), tuple(old_jumps[table]))
+        for table in TABLES
+        if chains[table] or removed[table] or jumps[table] or old_jumps[table]
+    ]
+
+
+def without_links(state: KernelState, links: set[str]) -> KernelState:
+    """The state after these links are gone: the kernel drops what hangs on them. The links themselves stay listed."""
+    if not links:
+        return state
+    return replace(
+        state,
+        fdb={key: value for key, value in state.fdb.items() if key[0] not in links},
+        port_fdb=frozenset(key for key in state.port_fdb if key[0] not in links),
+        neighbours={key: value for key, value in state.neighbours.items() if key[0] not in links},
+        routes={key: value for key, value in state.routes.items() if value[1] not in links},
+        sysctls={path: value for path, value in state.sysctls.items() if link_of_sysctl(path) not in links},
+    )
+
+
+def link_of_sysctl(path: str) -> str:
+    """The link that a setting belongs to, or "" for a setting of the host."""
+    parts = path.split("/")
+    return parts[3] if parts[:3] == ["net", "ipv4", "conf"] and parts[3] not in ("all", "default") else ""

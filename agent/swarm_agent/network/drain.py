@@ -1,0 +1,87 @@
+"""Endpoints that have left the tables stay reachable for a while, so that their connections can end (pure).
+
+A row that is withdrawn, or no longer active, takes no new connections at once. But its task answers on until it stops:
+the ways to it (forwarding entries, routes, connection tracking) must outlive the row. A row whose owner is gone (dead
+host) has nothing to wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from swarm_agent.model.rows import EndpointRow
+
+from .conntrack import Answers, Selection, SentTo
+
+LINGER = 30.0
+"""Seconds. Covers the default stop grace (10 s) with room; a longer one ends late connections early on other hosts."""
+
+OwnedRow = tuple[str, EndpointRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Rows seen last time, and withdrawn rows with the time when they are dropped."""
+
+    rows: Mapping[str, OwnedRow] = field(default_factory=dict)  # task id → row, as in the tables
+    leaving: Mapping[str, tuple[float, OwnedRow]] = field(default_factory=dict)
+
+    def next_wake(self) -> float | None:
+        """When the first leaving row is to be dropped."""
+        return min((deadline for deadline, _ in self.leaving.values()), default=None)
+
+
+def advance(
+    before: Draining, endpoints: Sequence[OwnedRow], hosts: Mapping[str, str], now: float
+) -> tuple[Draining, list[OwnedRow]]:
+    """The next state, and the rows to plan with: those of the tables, and those that are leaving, made inactive."""
+    rows = {row.task_id: (owner, row) for owner, row in endpoints}
+    used = {address.ip for _, row in endpoints for address in row.addresses}
+    leaving = {task_id: (now + LINGER, item) for task_id, item in before.rows.items() if task_id not in rows} | {
+        task_id: entry for task_id, entry in before.leaving.items() if task_id not in rows
+    }
+    leaving = {
+        task_id: (deadline, (owner, row))
+        for task_id, (deadline, (owner, row)) in leaving.items()
+        # An address that serves another task already is that task's.
+        if deadline > now and owner in hosts and not any(address.ip in used for address in row.addresses)
+    }
+    inactive = [(owner, msgspec.structs.replace(row, active=False)) for _, (owner, row) in leaving.values()]
+    return Draining(rows, leaving), [*endpoints, *inactive]
+
+
+def stale_connections(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> list[Selection]:
+    """Connection tracking entries to drop when the rows that were planned with change.
+
+    An address that serves no more loses its UDP entries; one that is gone altogether loses all. A UDP port or VIP that
+    gets its first task loses what was tracked while nobody answered.
+    """
+    old_active, new_active = _addresses(before, True), _addresses(after, True)
+    old_all, new_all = old_active | _addresses(before, False), new_active | _addresses(after, False)
+    gone = old_all - new_all
+    selections: list[Selection] = [Answers(ip) for ip in sorted(gone)]
+    selections += [Answers(ip, "udp") for ip in sorted(old_active - new_active - gone)]
+    selections += [SentTo("udp", port) for port in sorted(_udp_ports(after) - _udp_ports(before))]
+    selections += [SentTo("udp", ip=vip) for vip in sorted(_vips(after) - _vips(before))]
+    return selections
+
+
+def _addresses(rows: Sequence[OwnedRow], active: bool) -> set[str]:
+    return {address.ip for _, row in rows if row.active is active for address in row.addresses}
+
+
+def _udp_ports(rows: Sequence[OwnedRow]) -> set[int]:
+    return {
+        port.published
+        for _, row in rows
+        if row.active
+        for port in row.ports
+        if port.protocol == "udp" and port.published and port.mode != "host"
+    }
+
+
+def _vips(rows: Sequence[OwnedRow]) -> set[str]:
+    return {address.vip for _, row in rows if row.active for address in row.addresses if address.vip}

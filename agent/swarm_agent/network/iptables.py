@@ -1,0 +1,75 @@
+"""The balancer for kernels without IPVS: one chain of DNAT rules for each published port and each VIP (pure).
+
+A chain picks one of n targets with probabilities 1/n, 1/(n-1), …, 1, so each is chosen equally often. Only the first
+packet of a connection walks the chains (nat tables see no others), and a change of one service rewrites its own alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from .frontends import Published, Target, VirtualAddress
+from .names import PUBLISHED_BIT, VIP_BIT, chain_name
+from .state import Chain, ChainKey
+
+PUBLISH_CHAIN = "SWARM-PUBLISH"  # entered for packets to addresses of the host
+VIRTUAL_CHAIN = "SWARM-VIP"  # entered for packets to addresses of cluster networks
+REFUSE_CHAIN = "SWARM-REFUSE"  # filter: VIPs without targets
+
+
+def set_bit(bit: int) -> Chain:
+    """Mark the packet (for routing and source translation) and its connection (for forwarding)."""
+    value = f"{bit:#x}/{bit:#x}"
+    return (f"-j CONNMARK --set-xmark {value}", f"-j MARK --set-xmark {value}")
+
+
+def spread(targets: tuple[Target, ...], protocol: str = "") -> Chain:
+    """DNAT rules that choose a target at random, each equally often."""
+    match = f"-p {protocol} " if protocol else ""
+    rules = []
+    for position, target in enumerate(targets):
+        left = len(targets) - position
+        chance = f"-m statistic --mode random --probability {1 / left:.11f} " if left > 1 else ""
+        destination = f"{target.ip}:{target.port}" if target.port else target.ip
+        rules.append(f"{match}{chance}-j DNAT --to-destination {destination}")
+    return tuple(rules)
+
+
+class IptablesBalancer:
+    """Balances with nat chains. See frontends.Balancer."""
+
+    name = "iptables"
+
+    def published(self, frontends: Iterable[Published]) -> Mapping[ChainKey, Chain]:
+        chains: dict[ChainKey, Chain] = {}
+        entries = []
+        for frontend in frontends:
+            if not frontend.targets:
+                continue
+            protocol, port = frontend.protocol, frontend.port
+            chain = f"SWARM-P-{protocol}-{port}"
+            entries.append(f"-p {protocol} -m {protocol} --dport {port} -j {chain}")
+            chains["nat", chain] = (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, protocol))
+        chains["nat", PUBLISH_CHAIN] = tuple(entries)
+        return chains
+
+    def virtual(self, frontends: Iterable[VirtualAddress], subnets: Mapping[str, str]) -> Mapping[ChainKey, Chain]:
+        chains: dict[ChainKey, Chain] = {}
+        entries: dict[str, list[str]] = defaultdict(list)
+        refused = []
+        for frontend in frontends:
+            if not frontend.targets:
+                refused.append(f"-d {frontend.vip}/32 -j REJECT --reject-with icmp-port-unreachable")
+                continue
+            chain = f"SWARM-V-{frontend.vip}"
+            entries[frontend.network_id].append(f"-d {frontend.vip}/32 -j {chain}")
+            chains["nat", chain] = (*set_bit(VIP_BIT), *spread(frontend.targets))
+        networks = []
+        for network_id, jumps in sorted(entries.items()):
+            chain = chain_name("N", network_id)
+            networks.append(f"-d {subnets[network_id]} -j {chain}")
+            chains["nat", chain] = tuple(jumps)
+        chains["nat", VIRTUAL_CHAIN] = tuple(networks)
+        chains["filter", REFUSE_CHAIN] = tuple(refused)
+        return chains

@@ -1,0 +1,292 @@
+"""The driver of the data plane: takes tables, plans, applies, looks after the result, tells what has been applied.
+
+One task does all the work, a round at a time: plan (pure), engine networks (engine API), kernel and iptables (in a
+thread). Any number of updates that come during a round make one next round. Between rounds it looks every two seconds
+whether all is still as it should be, and puts back what is not: rules flushed by a firewall, links that were deleted.
+
+A round that fails in part is tried again soon; what could be done is done. A generation counts as applied only when
+its round had no failure in the kernel or iptables, so a node acknowledges rows only when packets really follow them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+from typing import Protocol
+
+from . import conntrack, netlink
+from .diff import kernel_operations, network_operations
+from .drain import Draining, OwnedRow, advance, stale_connections
+from .engine import EngineNetworks, EngineRefused, EngineUnavailable
+from .frontends import Balancer
+from .iptables import IptablesBalancer
+from .netlink import Failure
+from .plan import plan
+from .state import AddLink, CreateNetwork, EngineNetwork, KernelState, Operation, RemoveNetwork, Restore, SetBridge
+from .tables import HostFacts, NetworkTables, NetworkUnavailable, is_overlay
+from .xtables import Xtables
+
+log = logging.getLogger("swarm.network")
+
+CHECK_PERIOD = 2.0  # seconds between looks at the kernel's state
+RETRY_FIRST = 0.1  # seconds until a failed round is tried again; doubles up to CHECK_PERIOD
+ATTACH_TIMEOUT = 20.0  # seconds that a task waits for its network
+
+
+class NetworkEngine(Protocol):
+    """What the manager needs of an engine (engine.EngineNetworks)."""
+
+    async def list(self) -> dict[str, EngineNetwork]: ...
+
+    async def create(self, network: EngineNetwork) -> EngineNetwork: ...
+
+    async def remove(self, network: EngineNetwork) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class NetworkManager:
+    """The data plane of one host while it is in a cluster."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        underlay: str,
+        data_path_port: int = 4789,
+        engine_socket: str = "/run/docker.sock",
+        engine: NetworkEngine | None = None,
+        balancer: Balancer | None = None,
+        on_applied: Callable[[int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_applied(generation)` is called in the event loop each time a newer generation is in the kernel."""
+        self._facts = HostFacts(node_id, underlay, port=data_path_port)
+        self._engine: NetworkEngine = engine or EngineNetworks(engine_socket)
+        self._balancer: Balancer = balancer or IptablesBalancer()
+        self._on_applied = on_applied
+        self._clock = clock
+        self._xtables = Xtables()
+        self._tables = NetworkTables()
+        self._draining = Draining()
+        self._planned_rows: list[OwnedRow] = []
+        self._kernel: KernelState | None = None  # what is there as far as we know; None: look
+        self._networks: dict[str, EngineNetwork] = {}  # as the engine has them
+        self._attachable: dict[str, str] = {}  # network id → engine's name for it
+        self._generation = 0
+        self._applied = 0
+        self._wake = asyncio.Event()
+        self._round_done = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._failures: tuple[str, ...] = ()
+        self._problems: tuple[str, ...] = ()
+
+    @property
+    def applied_generation(self) -> int:
+        """The newest generation (from `update`) that is wholly in the kernel."""
+        return self._applied
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What did not work in the last round, for people."""
+        return self._failures
+
+    async def start(self) -> None:
+        """Begin to apply. Raises LookupError when no link has the underlay address."""
+        mtu = await asyncio.to_thread(netlink.underlay_mtu, self._facts.underlay)
+        self._facts = replace(self._facts, mtu=mtu)
+        self._task = asyncio.create_task(self._run(), name="network")
+
+    async def stop(self) -> None:
+        """Stop looking after the data plane; what is in the kernel stays and works on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        await self._engine.close()
+
+    def update(self, tables: NetworkTables) -> int:
+        """New tables; returns their generation at once. `on_applied` tells when it is in the kernel."""
+        self._tables = tables
+        self._generation += 1
+        self._wake.set()
+        return self._generation
+
+    def check_now(self) -> None:
+        """Look at the kernel's state without waiting for the next check (after an engine restart)."""
+        self._kernel = None
+        self._wake.set()
+
+    async def wait_applied(self, generation: int, timeout: float) -> bool:
+        """Wait until the generation is applied; False when that takes longer than `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout), self._round_done:
+                await self._round_done.wait_for(lambda: self._applied >= generation)
+        except TimeoutError:
+            return False
+        return True
+
+    async def attach(self, network_id: str, timeout: float = ATTACH_TIMEOUT) -> str:
+        """The name of the engine network to connect a task to, once this host has it. Raises NetworkUnavailable."""
+        try:
+            async with asyncio.timeout(timeout), self._round_done:
+                await self._round_done.wait_for(lambda: self._engine_name(network_id) is not None)
+        except TimeoutError:
+            raise NetworkUnavailable(self._why_missing(network_id, timeout)) from None
+        return self._engine_name(network_id) or network_id
+
+    async def remove_all(self) -> None:
+        """Take everything of ours off this host (it leaves the cluster); containers must be gone or are cut off."""
+        generation = self.update(NetworkTables())
+        if self._task is None:
+            await self._round()
+        elif not await self.wait_applied(generation, 20):
+            log.warning("network state left on this host: %s", "; ".join(self._failures) or "no round in 20 s")
+
+    # --- rounds ------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        retry = RETRY_FIRST
+        while True:
+            try:
+                failed = bool(await self._round())
+            except Exception:
+                log.exception("a round of the data plane broke off; tried again in %.1f s", retry)
+                self._kernel = None
+                failed = True
+            retry = min(retry * 2, CHECK_PERIOD) if failed else RETRY_FIRST
+            delay = retry if failed else CHECK_PERIOD
+            leaving = self._draining.next_wake()
+            if leaving is not None:
+                delay = min(delay, max(0.0, leaving - self._clock()))
+            try:
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._kernel = None  # time to look at what is really there
+
+    async def _round(self) -> tuple[str, ...]:
+        """Plan and apply once; returns what failed."""
+        self._wake.clear()
+        generation, tables = self._generation, self._tables
+        looking = self._kernel is None
+        self._draining, rows = advance(self._draining, tables.endpoints, tables.hosts, self._clock())
+        planned = await asyncio.to_thread(plan, replace(tables, endpoints=rows), self._facts, self._balancer)
+        wanted = planned.state
+
+        engine_failures, removals = await self._create_networks(wanted, looking)
+        operations, kernel_failures = await asyncio.to_thread(self._apply, wanted)
+        stale = stale_connections(self._planned_rows, rows)
+        stale_failures = await asyncio.to_thread(conntrack.drop, stale)
+        engine_failures += await self._change_networks(removals)
+
+        failures = (*engine_failures, *map(str, kernel_failures), *stale_failures)
+        self._planned_rows = rows
+        self._kernel = None if failures else wanted
+        self._tell(operations, failures, planned.problems, repaired=looking and generation == self._applied)
+        async with self._round_done:
+            self._attachable = {
+                network_id: network.name
+                for network_id, network in self._networks.items()
+                if network_id in wanted.networks
+            }
+            newly = not kernel_failures and generation > self._applied
+            if newly:
+                self._applied = generation
+            self._round_done.notify_all()
+        if newly and self._on_applied is not None:
+            self._on_applied(generation)
+        return failures
+
+    async def _create_networks(self, wanted: KernelState, looking: bool) -> tuple[list[str], list[Operation]]:
+        """Make missing engine networks; returns failures, and the removals that are due after the kernel's turn."""
+        if looking:
+            try:
+                self._networks = await self._engine.list()
+            except (EngineUnavailable, EngineRefused) as error:
+                # The kernel forwards without an engine; go on with the networks known so far.
+                return [str(error)], []
+        creations, removals = network_operations(KernelState(networks=self._networks), wanted)
+        if creations:
+            self._kernel = None
+        return await self._change_networks(creations), removals
+
+    async def _change_networks(self, operations: list[Operation]) -> list[str]:
+        failures = []
+        for operation in operations:
+            try:
+                match operation:
+                    case CreateNetwork(network):
+                        self._networks[network.network_id] = await self._engine.create(network)
+                    case RemoveNetwork(network):
+                        await self._engine.remove(network)
+                        self._networks.pop(network.network_id, None)
+            except (EngineUnavailable, EngineRefused) as error:
+                failures.append(str(error))
+        return failures
+
+    def _apply(self, wanted: KernelState) -> tuple[list[Operation], list[Failure]]:
+        """Bring kernel and iptables to the plan. In a thread."""
+        there = self._kernel or self._observe(wanted)
+        operations = kernel_operations(replace(there, networks=self._networks), wanted)
+        failures: list[Failure] = []
+        for restoring, group in groupby(operations, lambda operation: isinstance(operation, Restore)):
+            if restoring:
+                failures += self._xtables.execute(item for item in group if isinstance(item, Restore))
+            else:
+                failures += netlink.execute(group)
+        return operations, failures
+
+    def _observe(self, wanted: KernelState) -> KernelState:
+        chains, jumps = self._xtables.observe(wanted.jumps)
+        return replace(netlink.observe(wanted), chains=chains, jumps=jumps)
+
+    def _tell(
+        self, operations: list[Operation], failures: tuple[str, ...], problems: tuple[str, ...], repaired: bool
+    ) -> None:
+        if repaired and operations:
+            log.warning("the data plane had been changed by others; put back: %s", summary(operations))
+        elif operations:
+            log.info("data plane changed: %s", summary(operations))
+        if failures != self._failures and failures:
+            log.error("the data plane is incomplete, trying again: %s", "; ".join(failures))
+        if problems != self._problems and problems:
+            log.error("left out of the data plane: %s", "; ".join(problems))
+        self._failures, self._problems = failures, problems
+
+    def _why_missing(self, network_id: str, timeout: float) -> str:
+        known = next((item for item in self._tables.networks if item.id == network_id), None)
+        if known is None:
+            reason = "the manager has not told this host about it"
+        elif network_id not in self._tables.own:
+            reason = "the manager has not given this host an address on it"
+        else:
+            reason = "; ".join(self._failures) or "it is still being made"
+        name = known.spec.name if known else network_id
+        return f"network {name} is not usable on this host after {timeout:.0f} s: {reason}"
+
+    def _engine_name(self, network_id: str) -> str | None:
+        for network in self._tables.networks:
+            if network.id == network_id and not is_overlay(network):
+                return network.spec.name
+        return self._attachable.get(network_id)
+
+
+def summary(operations: list[Operation]) -> str:
+    """Operations counted by kind, "AddLink 2, SetFdb 14", with the names of what is few."""
+    counts = Counter(type(operation).__name__ for operation in operations)
+    chains = [
+        f"{operation.table} {chain}"
+        for operation in operations
+        if isinstance(operation, Restore)
+        for chain in (*(name for name, _ in operation.chains), *(jump.parent for jump in operation.jumps))
+    ]
+    links = [operation.link for operation in operations if isinstance(operation, AddLink | SetBridge)]
+    named = [*links, *chains]
+    detail = f" ({', '.join(named)})" if 0 < len(named) <= 12 else ""
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items()) + detail

@@ -1,0 +1,242 @@
+"""From the cluster's tables to everything this host should hold: pure, total, independent of the order of its input.
+
+Bad input never spoils the rest: a row or network that makes no sense is left out and named in `problems`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from swarm_agent.model.addresses import ip_of, mac_of
+from swarm_agent.model.objects import Network
+from swarm_agent.model.rows import EndpointRow, PeerRow
+
+from .frontends import Balancer, ingress_address, published_frontends, virtual_frontends
+from .names import (
+    HOST_MASK,
+    MESH_ADDRESS,
+    MESH_LINK,
+    MESH_VNI,
+    PUBLISH_TABLE,
+    PUBLISHED_BIT,
+    TABLE_BASE,
+    VXLAN_OVERHEAD,
+    bridge_name,
+    host_indexes,
+    mesh_mac,
+    vxlan_name,
+)
+from .rules import JUMPS, surrounding_chains
+from .state import Bridge, EngineNetwork, KernelPlan, KernelState, Rule, Vxlan
+from .tables import HostFacts, NetworkTables, is_overlay, mtu_of, reserved_range, vni_of
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PROTOCOLS = ("", "tcp", "udp", "sctp")
+
+
+def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelPlan:
+    """What this host should hold. Without networks (outside a cluster) that is nothing at all."""
+    problems: list[str] = []
+    networks, vnis = _networks(tables, facts, problems)
+    if not tables.networks:
+        return KernelPlan(KernelState(), tuple(problems))
+    hosts = _hosts(tables, facts, problems)
+    rows = _usable_rows(tables, hosts, problems)
+    ingress_id = next((item.id for item in tables.networks if item.spec.ingress), "")
+
+    vxlans = {
+        vxlan_name(network_id): Vxlan(vnis[network_id], facts.port, facts.underlay, network.mtu, bridge=network.bridge)
+        for network_id, network in networks.items()
+    }
+    vxlans[MESH_LINK] = Vxlan(
+        MESH_VNI,
+        facts.port,
+        facts.underlay,
+        facts.mtu - VXLAN_OVERHEAD,
+        mac=mesh_mac(facts.underlay),
+        address=MESH_ADDRESS,
+        proxy=False,
+    )
+
+    fdb: dict[tuple[str, str], str] = {}
+    neighbours: dict[tuple[str, str], str] = {}
+    routes: dict[tuple[int, str], tuple[str, str]] = {}
+
+    def remote(network_id: str, ip: str, mac: str, underlay: str) -> None:
+        link = vxlan_name(network_id)
+        fdb[link, mac] = underlay
+        neighbours[link, ip] = mac
+
+    for owner, peer in _usable_peers(tables, hosts, problems):
+        if owner != facts.node_id and peer.network_id in networks:
+            remote(peer.network_id, peer.gateway, peer.mac, hosts[owner])
+    for owner, row in rows:
+        if owner == facts.node_id:
+            continue
+        for address in row.addresses:
+            if address.network_id in networks:
+                remote(address.network_id, address.ip, address.mac or mac_of(address.ip), hosts[owner])
+        target = ingress_address(row, ingress_id)
+        if target and any(port.published and port.mode != "host" for port in row.ports):
+            routes[PUBLISH_TABLE, f"{target.ip}/32"] = (hosts[owner], MESH_LINK)
+    port_fdb = frozenset(fdb)  # before the mesh tunnel's entries: it is no port of a bridge
+
+    subnets = {network_id: network.subnet for network_id, network in networks.items()}
+    virtual = virtual_frontends((row for _, row in rows), networks)
+    for frontend in virtual:
+        # The tunnel answers ARP for a VIP with this host's own bridge, so the VIP needs to be nobody's address.
+        gateway = networks[frontend.network_id].gateway
+        neighbours[vxlan_name(frontend.network_id), frontend.vip] = mac_of(gateway)
+
+    numbers = host_indexes(hosts.values())
+    others = {address: number for address, number in numbers.items() if address != facts.underlay}
+    rules = {Rule(PUBLISHED_BIT, PUBLISHED_BIT, PUBLISH_TABLE)}
+    for underlay, number in others.items():
+        mac = mesh_mac(underlay)
+        fdb[MESH_LINK, mac] = underlay
+        neighbours[MESH_LINK, underlay] = mac
+        routes[TABLE_BASE + number, "0.0.0.0/0"] = (underlay, MESH_LINK)
+        rules.add(Rule(number << 16, HOST_MASK, TABLE_BASE + number))
+
+    overlays = [(network.bridge, network.subnet, network.gateway) for network in networks.values()]
+    chains = surrounding_chains(facts.underlay, others, overlays)
+    chains.update(balancer.published(published_frontends((row for _, row in rows), ingress_id)))
+    chains.update(balancer.virtual(virtual, subnets))
+
+    return KernelPlan(
+        KernelState(
+            networks=networks,
+            bridges={
+                network.bridge: Bridge(
+                    mac_of(network.gateway),
+                    f"{network.gateway}/{network.subnet.partition('/')[2]}",
+                )
+                for network in networks.values()
+            },
+            vxlans=vxlans,
+            fdb=fdb,
+            port_fdb=port_fdb,
+            neighbours=neighbours,
+            routes=routes,
+            rules=frozenset(rules),
+            sysctls=_sysctls([MESH_LINK, *(network.bridge for network in networks.values())]),
+            chains=chains,
+            jumps=JUMPS,
+        ),
+        tuple(problems),
+    )
+
+
+def _networks(
+    tables: NetworkTables, facts: HostFacts, problems: list[str]
+) -> tuple[dict[str, EngineNetwork], dict[str, int]]:
+    """The overlay networks that can be made here now, and their VXLAN numbers."""
+    found: dict[str, EngineNetwork] = {}
+    vnis: dict[str, int] = {}
+    for network in sorted(tables.networks, key=lambda item: item.id):
+        if not is_overlay(network):
+            continue
+        own, vni = tables.own.get(network.id), vni_of(network)
+        if own is None or vni is None:
+            continue  # the manager has not given them yet; attach() waits for them
+        try:
+            found[network.id] = _engine_network(network, own, facts)
+        except ValueError as error:
+            problems.append(f"network {network.spec.name} ({network.id}): own address {own!r}: {error}")
+            continue
+        vnis[network.id] = vni
+    return found, vnis
+
+
+def _engine_network(network: Network, own: str, facts: HostFacts) -> EngineNetwork:
+    interface = ipaddress.IPv4Interface(own)
+    return EngineNetwork(
+        network_id=network.id,
+        name=network.spec.name or network.id,
+        bridge=bridge_name(network.id),
+        subnet=str(interface.network),
+        gateway=str(interface.ip),
+        ip_range=reserved_range(interface.network),
+        mtu=mtu_of(network) or facts.mtu - VXLAN_OVERHEAD,
+        internal=network.spec.internal,
+    )
+
+
+def _hosts(tables: NetworkTables, facts: HostFacts, problems: list[str]) -> dict[str, str]:
+    hosts = {}
+    for node_id, address in tables.hosts.items():
+        if _is_ipv4(address):
+            hosts[node_id] = address
+        else:
+            problems.append(f"host {node_id}: underlay address {address!r} is not IPv4")
+    hosts[facts.node_id] = facts.underlay
+    return hosts
+
+
+def _usable_rows(tables: NetworkTables, hosts: Mapping[str, str], problems: list[str]) -> list[tuple[str, EndpointRow]]:
+    """Well-formed rows of reachable owners. Inactive ones come first, so that active ones win a shared address."""
+    found = []
+    for owner, row in tables.endpoints:
+        if owner not in hosts:
+            continue
+        fault = endpoint_fault(row)
+        if fault:
+            problems.append(f"endpoint row of task {row.task_id} from node {owner}: {fault}")
+        else:
+            found.append((owner, row))
+    return sorted(found, key=lambda item: (item[1].active, item[1].task_id, item[0]))
+
+
+def _usable_peers(tables: NetworkTables, hosts: Mapping[str, str], problems: list[str]) -> list[tuple[str, PeerRow]]:
+    found = []
+    for owner, peer in tables.peers:
+        if owner not in hosts:
+            continue
+        if _is_ipv4(peer.gateway) and _MAC.fullmatch(peer.mac):
+            found.append((owner, peer))
+        else:
+            problems.append(f"peer row of network {peer.network_id} from node {owner}: {peer.gateway!r}, {peer.mac!r}")
+    return sorted(found, key=lambda item: (item[0], item[1].network_id))
+
+
+@lru_cache(maxsize=1 << 16)
+def endpoint_fault(row: EndpointRow) -> str:
+    """What is wrong with a row that came from the network, or "". Rules are made from it as text, so be strict."""
+    for address in row.addresses:
+        if not _is_ipv4(address.ip):
+            return f"address {address.ip!r} is not IPv4"
+        if address.vip and not _is_ipv4(address.vip):
+            return f"VIP {address.vip!r} is not IPv4"
+        if address.mac and not _MAC.fullmatch(address.mac):
+            return f"MAC {address.mac!r} is malformed"
+    for port in row.ports:
+        if port.protocol not in _PROTOCOLS:
+            return f"protocol {port.protocol!r} is unknown"
+        if not (0 < port.target < 65536 and 0 <= port.published < 65536):
+            return f"port {port.published} to {port.target} is out of range"
+    return ""
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return str(ipaddress.IPv4Address(text)) == text
+    except ValueError:
+        return False
+
+
+def _sysctls(links: list[str]) -> dict[str, str]:
+    """Kernel settings. rp_filter=2: answers may leave by another bridge than the one the question came by."""
+    values = {"net/ipv4/ip_forward": "1"}
+    for link in links:
+        conf = f"net/ipv4/conf/{link}"
+        values |= {f"{conf}/rp_filter": "2", f"{conf}/route_localnet": "1", f"{conf}/send_redirects": "0"}
+    return values
+
+
+def own_address(tables: NetworkTables, network_id: str) -> str | None:
+    """This host's address on the network, without prefix length."""
+    cidr = tables.own.get(network_id)
+    return ip_of(cidr) if cidr else None

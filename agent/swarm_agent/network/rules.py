@@ -1,0 +1,105 @@
+"""The iptables rules around the balancer: marks, zones, source addresses, forwarding (pure).
+
+The way of a mesh connection, client C, entry host E, task T on host H:
+
+    E  PREROUTING nat     a published port: DNAT to T, PUBLISHED_BIT on packet and connection
+    E  routing            marked packets to T go through the mesh tunnel to H (table PUBLISH_TABLE), source still C
+    H  PREROUTING raw     E's MAC: its own conntrack zone, so that C may use one source port towards two entry hosts
+    H  PREROUTING mangle  E's MAC: E's number in the connection's mark
+    H  bridge             to T; T answers C by whatever default route it has, which leads to a bridge of H
+    H  PREROUTING mangle  a reply: E's number from the connection's mark to the packet's
+    H  routing            that mark: through the tunnel to E, which undoes the DNAT and sends to C
+
+No source is rewritten except where the answer would not come back this way: sources that belong to a host or to an
+overlay network. The tunnel has a link-local address that nobody talks to: the kernel takes no packets with foreign sources
+from a link that has none. For 127.0.0.1 the links have route_localnet=1; raw rules then keep loopback closed to everyone else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .iptables import PUBLISH_CHAIN, REFUSE_CHAIN, VIRTUAL_CHAIN
+from .names import BRIDGE_PREFIX, HOST_MASK, MESH_LINK, PUBLISHED_BIT, VIP_BIT, mesh_mac
+from .state import Chain, ChainKey, Jump
+
+BRIDGES = BRIDGE_PREFIX + "+"  # iptables' wildcard for our bridges
+_FROM_HOST = f"-m connmark ! --mark 0x0/{HOST_MASK:#x}"
+_PUBLISHED = f"{PUBLISHED_BIT:#x}/{PUBLISHED_BIT:#x}"
+_VIRTUAL = f"{VIP_BIT:#x}/{VIP_BIT:#x}"
+_RESTORE_PUBLISHED = (
+    f"-m conntrack --ctdir ORIGINAL -m connmark --mark {_PUBLISHED} "
+    f"-j CONNMARK --restore-mark --nfmask {PUBLISHED_BIT:#x} --ctmask {PUBLISHED_BIT:#x}"
+)
+
+JUMPS = frozenset(
+    {
+        Jump("raw", "PREROUTING", "SWARM-RAW"),
+        Jump("mangle", "PREROUTING", "SWARM-MARK"),
+        Jump("mangle", "OUTPUT", "SWARM-MARK-OUT"),
+        Jump("mangle", "POSTROUTING", "SWARM-UNMARK"),
+        Jump("nat", "PREROUTING", "SWARM-PRE"),
+        Jump("nat", "OUTPUT", "SWARM-PRE"),
+        Jump("nat", "POSTROUTING", "SWARM-POST"),
+        Jump("filter", "DOCKER-USER", "SWARM-FORWARD", fallback="FORWARD"),
+        Jump("filter", "OUTPUT", REFUSE_CHAIN),
+    }
+)
+
+
+def surrounding_chains(
+    underlay: str, others: Mapping[str, int], bridges: Iterable[tuple[str, str, str]]
+) -> dict[ChainKey, Chain]:
+    """The chains that do not depend on endpoints.
+
+    underlay: this host's address; others: underlay address of every other host → its number;
+    bridges: (link, subnet, own address) of every overlay network here.
+    """
+    overlays = sorted(bridges)
+    raw = []
+    hosts = []
+    masquerade = [f"-o {MESH_LINK} -m addrtype --src-type LOCAL -j SNAT --to-source {underlay}"]
+    for address, number in sorted(others.items()):
+        mac = mesh_mac(address)
+        raw.append(f"-i {MESH_LINK} -m mac --mac-source {mac} -j CT --zone-orig {number}")
+        hosts.append(f"-m mac --mac-source {mac} -j CONNMARK --set-xmark {number << 16:#x}/{HOST_MASK:#x}")
+        masquerade.append(f"-s {address}/32 -o {MESH_LINK} -j SNAT --to-source {underlay}")
+    for _, subnet, _ in overlays:
+        masquerade.append(f"-s {subnet} -o {MESH_LINK} -j SNAT --to-source {underlay}")
+    for source in ("127.0.0.0/8", *(subnet for _, subnet, _ in overlays)):
+        masquerade.append(f"-s {source} -o {BRIDGES} -j MASQUERADE")
+    return {
+        ("raw", "SWARM-RAW"): (
+            f"-i {MESH_LINK} -d 127.0.0.0/8 -j DROP",
+            f"-i {BRIDGES} -d 127.0.0.0/8 -j DROP",
+            *raw,
+        ),
+        ("mangle", "SWARM-MARK"): (
+            f"-i {MESH_LINK} -m conntrack --ctstate NEW -j SWARM-HOSTS",
+            f"! -i {MESH_LINK} -m conntrack --ctdir REPLY {_FROM_HOST} "
+            f"-j CONNMARK --restore-mark --nfmask {HOST_MASK:#x} --ctmask {HOST_MASK:#x}",
+            _RESTORE_PUBLISHED,
+        ),
+        ("mangle", "SWARM-HOSTS"): tuple(hosts),
+        ("mangle", "SWARM-MARK-OUT"): (
+            _RESTORE_PUBLISHED,
+            # A VIP's packets enter and leave by one bridge; a redirect would teach the container to pass us by.
+            f"-o {BRIDGES} -p icmp -m icmp --icmp-type 5 -j DROP",
+        ),
+        # The tunnel's own packets inherit the mark of what they carry, and would be routed into the tunnel again.
+        ("mangle", "SWARM-UNMARK"): (f"-o {MESH_LINK} -j MARK --set-xmark 0x0/{HOST_MASK:#x}",),
+        ("nat", "SWARM-PRE"): (f"-j {VIRTUAL_CHAIN}", f"-m addrtype --dst-type LOCAL -j {PUBLISH_CHAIN}"),
+        ("nat", "SWARM-POST"): (
+            *(f"-o {link} -m mark --mark {_VIRTUAL} -j SNAT --to-source {own}" for link, _, own in overlays),
+            f"-m mark --mark {_PUBLISHED} -j SWARM-SOURCE",
+        ),
+        ("nat", "SWARM-SOURCE"): tuple(masquerade),
+        ("filter", "SWARM-FORWARD"): (
+            f"-j {REFUSE_CHAIN}",
+            f"-m connmark --mark {_PUBLISHED} -j ACCEPT",
+            f"-i {MESH_LINK} {_FROM_HOST} -j ACCEPT",
+            f"-o {MESH_LINK} {_FROM_HOST} -j ACCEPT",
+            f"-i {MESH_LINK} -j DROP",
+            *(f"-i {link} -o {link} -j ACCEPT" for link, _, _ in overlays),
+        ),
+    }

@@ -1,0 +1,170 @@
+"""Our chains in the host's iptables: read with iptables-save, changed with iptables-restore, one transaction a table.
+
+iptables prints rules in its own spelling, which differs between versions. So what we wrote is never compared with what
+is printed; instead the print right after our own write is kept, and any later print that differs shows that someone
+changed something. `Xtables` keeps that memory; a fresh one knows nothing and rewrites all.
+
+Blocking; runs in a worker thread.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .names import CHAIN_PREFIX
+from .netlink import Failure
+from .state import Chain, ChainKey, Jump, Restore
+
+DAMAGED: Chain = ("(changed by someone else)",)  # stands for content that is not ours; equal to no planned chain
+
+
+@dataclass(slots=True)
+class Printed:
+    """iptables-save as data: chains of all tables with their rules, in order."""
+
+    chains: dict[ChainKey, list[str]] = field(default_factory=dict)
+
+    def ours(self) -> dict[ChainKey, list[str]]:
+        return {key: rules for key, rules in self.chains.items() if key[1].startswith(CHAIN_PREFIX)}
+
+
+def parse_save(text: str) -> Printed:
+    """Read the output of iptables-save, all tables or one."""
+    printed = Printed()
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif line.startswith(":"):
+            printed.chains[table, line[1:].split(" ", 1)[0]] = []
+        elif line.startswith("-A "):
+            _, chain, rule = line.split(" ", 2)
+            printed.chains.setdefault((table, chain), []).append(rule)
+    return printed
+
+
+def parent_of(jump: Jump, printed: Printed) -> str:
+    """The chain that holds the jump on this host: its parent where that exists and is used, else its fallback."""
+    if not jump.fallback or (jump.table, jump.parent) in printed.chains:
+        return jump.parent
+    return jump.fallback
+
+
+def jump_positions(printed: Printed, jump: Jump) -> dict[str, list[int]]:
+    """Chains not ours → positions (from 0) of rules there that lead to the jump's target."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for (table, chain), rules in printed.chains.items():
+        if table == jump.table and not chain.startswith(CHAIN_PREFIX):
+            for position, rule in enumerate(rules):
+                if rule.endswith(f"-j {jump.target}"):
+                    found[chain].append(position)
+    return found
+
+
+def is_first(printed: Printed, jump: Jump) -> bool:
+    """Whether the jump is where it belongs: once, before all other rules."""
+    return jump_positions(printed, jump).get(parent_of(jump, printed)) == [0]
+
+
+def restore_text(operation: Restore, printed: Printed, known: Iterable[str]) -> str:
+    """The input of `iptables-restore --noflush` for one table. `known`: our chains that are there now.
+
+    Every chain that is named is declared first, so that rules may lead to any of them; ":CHAIN" also empties it.
+    """
+    lines = [f"*{operation.table}"]
+    lines += [f":{chain} - [0:0]" for chain, _ in operation.chains]
+    missing = {jump.target for jump in operation.jumps} - {chain for chain, _ in operation.chains} - set(known)
+    lines += [f":{chain} - [0:0]" for chain in sorted(missing)]
+    for chain, rules in operation.chains:
+        lines += [f"-A {chain} {rule}" for rule in rules]
+    doomed = {
+        (chain, position)
+        for jump in (*operation.jumps, *operation.removed_jumps)
+        for chain, positions in jump_positions(printed, jump).items()
+        if jump in operation.removed_jumps or chain == parent_of(jump, printed)
+        for position in positions
+    }
+    # From the last to the first: a removal moves those behind it.
+    lines += [f"-D {chain} {position + 1}" for chain, position in sorted(doomed, reverse=True)]
+    lines += [f"-I {parent_of(jump, printed)} 1 {jump.rule}" for jump in operation.jumps]
+    present = set(known)
+    gone = [chain for chain in operation.removed if chain in present]
+    lines += [f"-F {chain}" for chain in gone]
+    lines += [f"-X {chain}" for chain in gone]
+    lines.append("COMMIT")
+    return "\n".join(lines) + "\n"
+
+
+class Xtables:
+    """Reads and writes our part of iptables, and remembers what it wrote."""
+
+    def __init__(self) -> None:
+        self._written: dict[ChainKey, Chain] = {}  # as planned
+        self._printed: dict[ChainKey, list[str]] = {}  # as iptables-save showed them afterwards
+
+    def observe(self, wanted_jumps: Iterable[Jump]) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
+        """Our chains (as planned where untouched, else `DAMAGED`) and those of the wanted jumps that are in place."""
+        printed = self._save()
+        chains = {}
+        for key, rules in printed.ours().items():
+            untouched = self._printed.get(key) == rules
+            chains[key] = self._written.get(key, DAMAGED) if untouched else DAMAGED
+        targets = {jump.target for jump in wanted_jumps}
+        leftovers = {
+            Jump(table, chain, target)
+            for (table, chain), rules in printed.chains.items()
+            if not chain.startswith(CHAIN_PREFIX)
+            for rule in rules
+            if (target := rule.rpartition("-j ")[2]).startswith(CHAIN_PREFIX) and target not in targets
+        }
+        return chains, frozenset(jump for jump in wanted_jumps if is_first(printed, jump)) | frozenset(leftovers)
+
+    def execute(self, operations: Iterable[Restore]) -> list[Failure]:
+        """Carry out transactions; returns those that failed, each of which changed nothing."""
+        operations = list(operations)
+        if not operations:
+            return []
+        failures = []
+        printed = self._save()
+        for operation in operations:
+            known = [chain for table, chain in printed.ours() if table == operation.table]
+            reason = _run(["iptables-restore", "-w", "5", "--noflush"], restore_text(operation, printed, known))
+            if reason:
+                failures.append(Failure(operation, reason))
+                continue
+            for chain, rules in operation.chains:
+                self._written[operation.table, chain] = rules
+        failed = {failure.operation for failure in failures}
+        after = self._save().ours()
+        for operation in operations:
+            if operation not in failed:
+                self._remember(operation, after)
+        return failures
+
+    def _remember(self, operation: Restore, after: Mapping[ChainKey, list[str]]) -> None:
+        for chain, _ in operation.chains:
+            self._printed[operation.table, chain] = after.get((operation.table, chain), [])
+        for chain in operation.removed:
+            self._printed.pop((operation.table, chain), None)
+            self._written.pop((operation.table, chain), None)
+
+    @staticmethod
+    def _save() -> Printed:
+        result = subprocess.run(["iptables-save"], capture_output=True, text=True, timeout=30, check=False)
+        if result.returncode:
+            raise OSError(f"iptables-save: {result.stderr.strip()}")
+        return parse_save(result.stdout)
+
+
+def _run(command: list[str], text: str) -> str:
+    """Run with `text` as input; returns what went wrong, or ""."""
+    try:
+        result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{' '.join(command)}: {error}"
+    if result.returncode == 0:
+        return ""
+    return f"{' '.join(command)}: exit status {result.returncode}: {result.stderr.strip()}"

@@ -1,0 +1,295 @@
+"""A test bed for the data plane: hosts, containers and clients as network namespaces on one machine, with a real kernel.
+
+Hosts and clients hang on one switch (a bridge in a namespace of its own). A container is a namespace with a link into
+its host's bridge and a server that tells, on any port, its name and the peer's address.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ipaddress
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from swarm_agent.model.addresses import mac_of
+from swarm_agent.model.objects import Network, NetworkDriverState
+from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
+from swarm_agent.model.specs import NetworkSpec
+from swarm_agent.network import NetworkTables, own_peer_rows
+from swarm_agent.network.names import bridge_name
+from swarm_agent.network.tables import VNI_OPTION
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+SERVER = """
+import socket, sys, threading
+name = sys.argv[1]
+tcp = socket.socket(); tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+tcp.bind(("", 80)); tcp.listen(64)
+udp = socket.socket(type=socket.SOCK_DGRAM); udp.bind(("", 53))
+def datagrams():
+    while True:
+        data, peer = udp.recvfrom(65536)
+        udp.sendto(f"{name} {peer[0]}".encode(), peer)
+def connection(link, peer):
+    with link:
+        link.sendall(f"{name} {peer[0]}\\n".encode())
+        while data := link.recv(65536):
+            link.sendall(data)
+threading.Thread(target=datagrams, daemon=True).start()
+print("ready", flush=True)
+while True:
+    threading.Thread(target=connection, args=tcp.accept(), daemon=True).start()
+"""
+
+CLIENT = """
+import socket, sys, threading
+kind, host, port, source, count, payload = sys.argv[1:]
+for _ in range(int(count)):
+    if kind == "tcp":
+        link = socket.socket()
+        link.settimeout(2)
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if int(source):
+            link.bind(("", int(source)))
+        try:
+            link.connect((host, int(port)))
+            answer = link.makefile("rb").readline().decode().strip()
+            if int(payload):
+                link.settimeout(10)
+                def send():
+                    link.sendall(bytes(int(payload)))
+                    link.shutdown(socket.SHUT_WR)
+                threading.Thread(target=send).start()
+                got = 0
+                while data := link.recv(1 << 20):
+                    got += len(data)
+                answer += f" {got}"
+            print(answer)
+        except OSError as error:
+            print(f"error {error}")
+        link.close()
+    else:
+        link = socket.socket(type=socket.SOCK_DGRAM)
+        link.settimeout(2)
+        if int(source):
+            link.bind(("", int(source)))
+        link.sendto(b"x", (host, int(port)))
+        try:
+            print(link.recv(100).decode())
+        except OSError as error:
+            print(f"error {error}")
+        link.close()
+"""
+
+
+def run(command: str, check: bool = True, timeout: float = 60) -> str:
+    """Run a command; its output. Raises with what it printed when it fails."""
+    result = subprocess.run(command.split(), capture_output=True, text=True, timeout=timeout, check=False)
+    if check and result.returncode:
+        raise RuntimeError(f"{command}: exit status {result.returncode}: {result.stderr.strip()}")
+    return result.stdout
+
+
+@dataclass
+class Container:
+    namespace: str
+    name: str
+    address: str
+
+
+@dataclass
+class Host:
+    """A host: a namespace with an underlay address and a NetworkManager."""
+
+    bed: Bed
+    name: str
+    address: str
+    process: subprocess.Popen[str]
+    own: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        return self.bed.prefix + self.name
+
+    def command(self, text: str) -> str:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def run(self, command: str, check: bool = True) -> str:
+        return run(f"ip netns exec {self.namespace} {command}", check=check)
+
+
+def make_network(network_id: str, subnet: str, vni: int, ingress: bool = False, internal: bool = False) -> Network:
+    spec = NetworkSpec(name=network_id, ingress=ingress, internal=internal)
+    return Network(id=network_id, spec=spec, driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(vni)}))
+
+
+class Bed:
+    """Three hosts h1..h3 with the networks "ingress" (10.0.0.0/24) and "net1" (10.0.1.0/24), and a client."""
+
+    SUBNETS = {"ingress": "10.0.0", "net1": "10.0.1"}
+
+    def __init__(self, hosts: int = 3) -> None:
+        self.prefix = "swt-"
+        self.rows: list[tuple[str, EndpointRow]] = []
+        self.containers: dict[str, Container] = {}
+        self._processes: list[subprocess.Popen[str]] = []
+        self._sweep()
+        run(f"ip netns add {self.prefix}switch")
+        self._in("switch", "ip link add br0 type bridge", "ip link set br0 up")
+        self.networks = [make_network("ingress", "", 4097, ingress=True), make_network("net1", "", 4098)]
+        self.hosts = [self._host(number) for number in range(1, hosts + 1)]
+        self.client = self._machine("client", "10.99.0.100")
+
+    def _sweep(self) -> None:
+        for line in run("ip netns list").splitlines():
+            if line.startswith(self.prefix):
+                run(f"ip netns del {line.split()[0]}")
+
+    def _in(self, name: str, *commands: str) -> None:
+        for command in commands:
+            run(f"ip netns exec {self.prefix}{name} {command}")
+
+    def _machine(self, name: str, address: str) -> str:
+        namespace = self.prefix + name
+        run(f"ip netns add {namespace}")
+        run(f"ip link add eth0 netns {namespace} type veth peer name {name} netns {self.prefix}switch")
+        self._in("switch", f"ip link set {name} master br0 up")
+        self._in(name, f"ip addr add {address}/24 dev eth0", "ip link set eth0 up", "ip link set lo up")
+        return namespace
+
+    def _host(self, number: int) -> Host:
+        name, address = f"h{number}", f"10.99.0.{number}"
+        namespace = self._machine(name, address)
+        # Like a host with Docker's firewall: nothing is forwarded that no rule accepts.
+        self._in(name, "sysctl -qw net.ipv4.ip_forward=1", "iptables -P FORWARD DROP")
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", namespace, sys.executable, str(HERE / "network_host.py"), name, address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": str(ROOT / "agent"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+        self._processes.append(process)
+        own = {network: f"{prefix}.{10 + number}/24" for network, prefix in self.SUBNETS.items()}
+        return Host(self, name, address, process, own)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._sweep()
+
+    # --- the cluster's side ---------------------------------------------------------------------------------------
+
+    def update(self, hosts: Sequence[Host] | None = None, alive: Sequence[Host] | None = None) -> None:
+        """Give every host the tables as they are, and wait until they are in the kernels."""
+        alive = self.hosts if alive is None else alive
+        peers: list[tuple[str, PeerRow]] = [(host.name, row) for host in alive for row in own_peer_rows(host.own)]
+        names = {host.name for host in alive}
+        for host in hosts or alive:
+            tables = NetworkTables(
+                networks=self.networks,
+                own=host.own,
+                hosts={other.name: other.address for other in alive},
+                endpoints=[item for item in self.rows if item[0] in names],
+                peers=peers,
+            )
+            answer = host.command("update " + base64.b64encode(msgspec.msgpack.encode(tables)).decode())
+            assert answer == "applied", f"{host.name}: {answer}"
+
+    def container(self, host: Host, name: str, number: int, networks: Sequence[str] = ("ingress",)) -> Container:
+        """A container with the address ending in `number` on each network; the last one has the default route."""
+        namespace = self.prefix + name
+        run(f"ip netns add {namespace}")
+        self._in(name, "ip link set lo up")
+        for index, network in enumerate(networks):
+            address = f"{self.SUBNETS[network]}.{number}"
+            link = f"eth{index}"
+            run(f"ip link add {link} netns {namespace} type veth peer name {name}-{index} netns {host.namespace}")
+            self._in(
+                name,
+                f"ip link set {link} address {mac_of(address)} mtu 1450",
+                f"ip addr add {address}/24 dev {link}",
+                f"ip link set {link} up",
+                f"ip route replace default via {host.own[network].partition('/')[0]}",
+            )
+            self._in(host.name, f"ip link set {name}-{index} master {bridge_name(network)} up")
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", namespace, sys.executable, "-c", SERVER, name], stdout=subprocess.PIPE, text=True
+        )
+        self._processes.append(process)
+        assert process.stdout and process.stdout.readline().strip() == "ready"
+        self.containers[name] = Container(namespace, name, f"{self.SUBNETS[networks[0]]}.{number}")
+        return self.containers[name]
+
+    def row(
+        self,
+        name: str,
+        number: int,
+        networks: Sequence[str] = ("ingress",),
+        ports: Sequence[PortRow] = (PortRow("tcp", 80, 8080, "ingress"), PortRow("udp", 53, 5353, "ingress")),
+        vips: dict[str, str] | None = None,
+        active: bool = True,
+    ) -> EndpointRow:
+        addresses = tuple(
+            AddressRow(
+                network,
+                f"{self.SUBNETS[network]}.{number}",
+                mac_of(f"{self.SUBNETS[network]}.{number}"),
+                (vips or {}).get(network, ""),
+            )
+            for network in networks
+        )
+        return EndpointRow(name, "svc", "web", number, name, addresses, tuple(ports), active)
+
+    # --- traffic --------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        namespace: str,
+        address: str,
+        port: int,
+        kind: str = "tcp",
+        count: int = 1,
+        source: int = 0,
+        payload: int = 0,
+    ) -> list[str]:
+        """Answers of `count` new connections: "NAME PEER", or "error …"."""
+        command = ["ip", "netns", "exec", namespace, sys.executable, "-c", CLIENT]
+        command += [kind, address, str(port), str(source), str(count), str(payload)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+
+
+@contextlib.contextmanager
+def bed() -> Iterator[Bed]:
+    made = Bed()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def eventually(check: object, timeout: float = 8) -> bool:
+    """Whether a callable becomes true in time."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if check():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def in_subnet(address: str, subnet: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(subnet)

@@ -1,0 +1,71 @@
+"""One host of the network test bed: a NetworkManager in the network namespace that it is started in.
+
+Reads a line of base64 per command from standard input and answers each with a line on standard output. There is no
+engine in a namespace, so engine networks are made the way an engine does: a bridge with the gateway's address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+
+import msgspec
+
+from swarm_agent.network import NetworkManager, NetworkTables
+from swarm_agent.network.state import EngineNetwork
+
+
+class BridgeMaker:
+    """Engine networks without an engine."""
+
+    def __init__(self) -> None:
+        self._networks: dict[str, EngineNetwork] = {}
+
+    async def list(self) -> dict[str, EngineNetwork]:
+        return dict(self._networks)
+
+    async def create(self, network: EngineNetwork) -> EngineNetwork:
+        prefix = network.subnet.partition("/")[2]
+        for command in (
+            f"ip link add {network.bridge} mtu {network.mtu} type bridge",
+            f"ip addr add {network.gateway}/{prefix} dev {network.bridge}",
+            f"ip link set {network.bridge} up",
+        ):
+            subprocess.run(command.split(), check=True)
+        self._networks[network.network_id] = network
+        return replace(network)
+
+    async def remove(self, network: EngineNetwork) -> None:
+        self._networks.pop(network.network_id, None)
+        subprocess.run(["ip", "link", "del", network.bridge], check=True)
+
+    async def close(self) -> None:
+        pass
+
+
+async def main(node_id: str, underlay: str) -> None:
+    manager = NetworkManager(node_id=node_id, underlay=underlay, engine=BridgeMaker())
+    await manager.start()
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        command, _, argument = line.strip().partition(" ")
+        match command:
+            case "update":
+                tables = msgspec.msgpack.decode(base64.b64decode(argument), type=NetworkTables)
+                applied = await manager.wait_applied(manager.update(tables), 20)
+                print("applied" if applied else f"not applied: {'; '.join(manager.failures)}", flush=True)
+            case "attach":
+                print(await manager.attach(argument), flush=True)
+            case "remove":
+                await manager.remove_all()
+                print("removed", flush=True)
+    await manager.stop()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format=f"{sys.argv[1]} %(message)s", level=logging.INFO)
+    asyncio.run(main(*sys.argv[1:]))

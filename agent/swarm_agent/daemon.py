@@ -11,7 +11,9 @@ import socket
 import sys
 from pathlib import Path
 
-from swarm_agent.api.front_door import FrontDoor
+from swarm_agent.api.engine import EngineClient
+from swarm_agent.api.frontdoor import FrontDoor
+from swarm_agent.api.local import LocalApi
 from swarm_agent.node import settings as node_settings
 from swarm_agent.node.cluster_node import ClusterNode
 from swarm_agent.node.settings import DEFAULT_FILE, Settings, SettingsError
@@ -50,15 +52,17 @@ async def run(settings: Settings) -> int:
         loop.add_signal_handler(number, stop, 0)
     engine = Engine(str(settings.engine_socket))
     node = ClusterNode(settings, engine, on_fatal=fatal)
-    door = FrontDoor(node, engine_socket=str(settings.engine_socket))
+    front_engine = EngineClient(str(settings.engine_socket))
+    door = FrontDoor(LocalApi(node, front_engine), settings.socket, group=settings.socket_group)
     await node.start()
-    await door.start(settings.socket, settings.socket_group)
+    await door.start()
     notify("READY=1")
     log.info("serving %s", settings.socket)
     code = await ended
     notify("STOPPING=1")
     await door.stop()
     await node.stop()
+    await front_engine.close()
     await engine.close()
     return code
 

@@ -24,7 +24,7 @@ from swarm_agent.manager.control import cluster as cluster_control
 from swarm_agent.model import errors
 from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable, Unimplemented
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Node
+from swarm_agent.model.objects import Node, NodeDescription
 from swarm_agent.model.requests import InitRequest, JoinRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.pki import authority
@@ -180,7 +180,7 @@ class ClusterNode:
                 availability=availability,
                 advertise=where.advertise,
                 manager_addr=where.advertise_addr,
-                description=await membership.worker.describe(),
+                description=NodeDescription(hostname=socket.gethostname()),
                 authority=root,
                 gossip_keys=[secrets.token_bytes(32) for _ in range(founding.GOSSIP_KEYS)],
                 raft_id=state.raft_id,

@@ -7,6 +7,7 @@ runs), session. A worker whose managers are all away still does everything it wa
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import random
 import socket
@@ -15,11 +16,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from swarm_agent.model.objects import Node, NodeDescription
+from swarm_agent.model.objects import Node, NodeDescription, NodeTLSInfo
 from swarm_agent.model.session import Assignments, ManagerPeer, Welcome
 from swarm_agent.pki import tls
+from swarm_agent.pki.authority import issuer_info
 from swarm_agent.pki.files import NodeCertificate
-from swarm_agent.worker.engine import Engine
+from swarm_agent.worker.engine import Engine, EngineError
 from swarm_agent.worker.worker import Worker
 
 from .data_plane import DataPlane
@@ -30,6 +32,7 @@ from .state import SavedState, StateFolder
 
 log = logging.getLogger(__name__)
 
+ENGINE_RETRY = 0.5  # seconds between looks for an engine that is not there yet
 DESCRIBE_INTERVAL = 20.0  # seconds between looks at the engine's resources, labels and plugins; Swarm's period
 
 
@@ -90,8 +93,14 @@ class Membership:
             await self.manager.start(bootstrap=bootstrap)
 
     async def start(self) -> None:
-        """Start all that is not the manager role."""
-        self._description = await self.worker.describe()
+        """Start all that is not the manager role. Waits for the engine: a node without one can do nothing."""
+        while True:
+            try:
+                self._description = await self._describe()
+                break
+            except EngineError as error:
+                log.warning("the engine does not answer, trying again: %s", error)
+                await asyncio.sleep(ENGINE_RETRY)
         await self.worker.start()
         self.session.start()
         self._describing = asyncio.create_task(self._watch_description(), name="describe")
@@ -130,13 +139,23 @@ class Membership:
             self.state = msgspec.structs.replace(self.state, managers=list(managers))
             self._folder.save(self.state)
 
+    async def _describe(self) -> NodeDescription:
+        """What this node is: its engine's resources, and the root it trusts."""
+        subject, key = issuer_info(self._certificate.root)
+        tls_info = NodeTLSInfo(
+            trust_root=self._certificate.root,
+            cert_issuer_subject=base64.b64encode(subject).decode(),
+            cert_issuer_public_key=base64.b64encode(key).decode(),
+        )
+        return msgspec.structs.replace(await self.worker.describe(), tls_info=tls_info)
+
     async def _watch_description(self) -> None:
         while True:
             await asyncio.sleep(DESCRIBE_INTERVAL)
             try:
-                description = await self.worker.describe()
-            except Exception as error:
-                log.debug("the engine does not tell about itself: %s", error)
+                description = await self._describe()
+            except EngineError as error:
+                log.info("the engine does not tell about itself: %s", error)
                 continue
             if description != self._description:
                 self._description = description

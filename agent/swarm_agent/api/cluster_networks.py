@@ -100,8 +100,7 @@ def _created_before(network: Network, moment: str, now: str) -> bool:
         ago = sum(int(number) * _UNITS[unit] for number, unit in parts)
         return created < times.parse_rfc3339(now) - ago * times.SECOND
     try:
-        return created < (
-            int(float(moment) * times.SECOND) if _NUMBER.fullmatch(moment) else times.parse_rfc3339(moment)
-        )
+        limit = int(float(moment) * times.SECOND) if _NUMBER.fullmatch(moment) else times.parse_rfc3339(moment)
     except ValueError:
         raise BadRequest(f"invalid filter 'until=[{moment}]'") from None
+    return created < limit

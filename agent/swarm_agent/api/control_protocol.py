@@ -1,4 +1,4 @@
-"""What the API needs of the node it runs on. The real one is `node.cluster_node.ClusterNode`; tests have a small one."""
+"""What the API needs of the node it runs on. `node.cluster_node.ClusterNode` is the real one; tests have their own."""
 
 from __future__ import annotations
 

@@ -127,6 +127,8 @@ def power(action: str) -> object:
 def images(home: Home, arguments: argparse.Namespace) -> None:
     """Load the tiny images into the engines of hosts."""
     state = home.load()
+    if not state.hosts:
+        raise LabError("no lab here; make one with `tests/lab/lab up`")
     chosen = arguments.host or list(state.hosts)
     for host in chosen:
         _check(host, state.hosts)

@@ -1,12 +1,13 @@
 """The machine's own container engine: find it, start it when there is none, ask it things.
 
 Where systemd is PID 1 the engine is its service. Elsewhere the lab starts a plain dockerd in a session of its own, with
-pid and log in `.lab/`, so that it outlives the command that started it. Only an engine that this lab started is ever
-stopped by it, and only when no other lab's machines run on it.
+pid and log in `.lab/`, so that it outlives the command that started it. Only an engine that a lab started is ever
+stopped by one, and only when nothing runs on it.
 
-Traps, all met on machines where an earlier run was killed hard: a pid file naming a process that is gone, is a zombie,
-or is now something else makes dockerd refuse to start or talk to a containerd that is not there. So process names are
-checked, and stale files removed, before each start.
+Traps, all met on machines where an earlier run was killed hard. A pid file that names a process which is gone, is a
+zombie, or is now something else makes dockerd refuse to start, or wait for a containerd that is not there: so process
+names are checked, and stale files removed, before each start. And `.lab` may be deleted while its engine runs: so whose
+an engine is, is read from its command line.
 """
 
 from __future__ import annotations
@@ -26,11 +27,6 @@ _CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
 _START_SECONDS = 60
 
 
-def owned(home: Home) -> bool:
-    """Whether this lab started the machine's engine, and has not stopped it."""
-    return (home.directory / "engine.unit").exists() or (home.directory / "engine.pid").exists()
-
-
 def cli(*arguments: str) -> list[str]:
     """The command line of a docker call to the machine's engine.
 
@@ -41,7 +37,12 @@ def cli(*arguments: str) -> list[str]:
 
 def docker(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
     """Run the docker CLI against the machine's engine and return what it printed."""
-    return run(cli(*arguments), stdin=stdin, timeout=timeout)
+    try:
+        return run(cli(*arguments), stdin=stdin, timeout=timeout)
+    except LabError as error:
+        if "Cannot connect to the Docker daemon" in str(error):
+            raise LabError(f"no engine answers at {SOCKET} on this machine; `tests/lab/lab up` starts one") from error
+        raise
 
 
 def docker_attempt(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -63,36 +64,39 @@ def start(home: Home) -> bool:
         return False
     if _systemd_runs():
         run(["systemctl", "start", "docker"], timeout=_START_SECONDS)
-        (home.directory / "engine.unit").touch()
+        home.directory.mkdir(parents=True, exist_ok=True)
+        _unit_mark(home).touch()
     else:
         _start_plain(home)
     return True
 
 
 def stop(home: Home) -> bool:
-    """Stop the engine if this lab started it and nothing else runs on it; whether it was stopped."""
-    unit, pid_file = home.directory / "engine.unit", home.directory / "engine.pid"
-    if not owned(home):
+    """Stop the engine if a lab started it, it is this lab's or nobody's, and nothing runs on it; whether it stopped."""
+    if not owned(home) or (answers() and docker("ps", "--quiet").strip()):
         return False
-    if answers() and docker("ps", "--quiet").strip():
-        return False
-    if unit.exists():
+    if _unit_mark(home).exists():
         run(["systemctl", "stop", "docker.service", "docker.socket"], timeout=_START_SECONDS)
-        unit.unlink()
+        _unit_mark(home).unlink()
         return True
-    pid = _live_pid(pid_file, "dockerd")
-    if pid is not None:
-        os.kill(pid, signal.SIGTERM)
-        _wait_until(lambda: _live_pid(pid_file, "dockerd") is None, "the machine's engine to stop")
-    pid_file.unlink(missing_ok=True)
-    return pid is not None
+    pid = _plain_engine(home)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    _wait_until(lambda: _program(pid) != "dockerd", "the machine's engine to stop")
+    return True
+
+
+def owned(home: Home) -> bool:
+    """Whether this lab, or one that is gone, started the machine's engine and it runs."""
+    return _unit_mark(home).exists() or _plain_engine(home) is not None
 
 
 def _start_plain(home: Home) -> None:
     home.directory.mkdir(parents=True, exist_ok=True)
-    pid_file, log = home.directory / "engine.pid", home.directory / "engine.log"
+    pid_file, log = _pid_file(home), home.directory / "engine.log"
     for path, program in ((pid_file, "dockerd"), (_CONTAINERD_PID, "containerd")):
-        if _live_pid(path, program) is None:
+        if _stale(path, program):
             path.unlink(missing_ok=True)
     wanted = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
     environment = {name: os.environ[name] for name in wanted if name in os.environ}
@@ -115,14 +119,45 @@ def _start_plain(home: Home) -> None:
         time.sleep(0.2)
 
 
-def _live_pid(pid_file: Path, program: str) -> int | None:
-    """The pid in the file if it names a living process of that program. A zombie, without command line, is none."""
+def _plain_engine(home: Home) -> int | None:
+    """The pid of the dockerd that this lab started, or one whose `.lab` is gone."""
+    own = _pid_file(home)
+    for entry in Path("/proc").glob("[0-9]*"):
+        if _program(int(entry.name)) == "dockerd":
+            arguments = _command(int(entry.name))
+            named = Path(arguments[arguments.index("--pidfile") + 1]) if "--pidfile" in arguments[:-1] else None
+            if named is not None and named.parts[-2:] == own.parts[-2:] and (named == own or not named.exists()):
+                return int(entry.name)
+    return None
+
+
+def _stale(pid_file: Path, program: str) -> bool:
+    """Whether a pid file names no living process of that program."""
     try:
-        pid = int(pid_file.read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+        return _program(int(pid_file.read_text())) != program
     except (OSError, ValueError):
-        return None
-    return pid if Path(command.decode(errors="replace")).name == program else None
+        return True
+
+
+def _command(pid: int) -> list[str]:
+    """A process's command line. Empty when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _program(pid: int) -> str:
+    command = _command(pid)
+    return Path(command[0]).name if command else ""
+
+
+def _pid_file(home: Home) -> Path:
+    return home.directory / "engine.pid"
+
+
+def _unit_mark(home: Home) -> Path:
+    return home.directory / "engine.unit"
 
 
 def _systemd_runs() -> bool:

@@ -19,7 +19,7 @@ import ipaddress
 import json
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,9 @@ from .state import Home, Link, State
 
 SOCKETS = {"engine.sock": "run/docker.sock", "docker.sock": "run/swarm-agent/docker.sock"}
 _READY_SECONDS = 90
+# Kernel objects for which all hosts share one budget. A host with an engine takes about 10; the default is 128 in all.
+_WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
+_WATCHERS_PER_HOST = 16
 # So that any host can name any other, also one added later.
 _NAMED_HOSTS = 9
 
@@ -101,26 +104,28 @@ def machine(home: Home, name: str) -> Machine:
 
 def plan(home: Home, count: int, subnet: str, image: str, key: str) -> Plan:
     """Compare what is asked for with what the engine has. `subnet` may be empty: any."""
-    network, present = _existing_subnet(home), machines(home)
-    remake = not network or (subnet not in ("", network))
-    wanted = host_names(count)
-    if remake:
-        stale = tuple(sorted(present))
-        return Plan(tuple(wanted), (), stale, True)
+    network = _existing_subnet(home)
+    if not network or subnet not in ("", network):
+        return decide(dict.fromkeys(host_names(count), ""), machines(home), new_network=True)
     prefix = ipaddress.IPv4Network(network)
-    configs = {name: fingerprint(_arguments(home, name, prefix, image, key)) for name in wanted}
-    outdated = [
-        name
-        for name in wanted
-        if name in present and (present[name].config != configs[name] or present[name].state == "dead")
-    ]
-    extra = [name for name in present if name.startswith("host") and name not in wanted]
+    wanted = {name: fingerprint(_arguments(home, name, prefix, image, key)) for name in host_names(count)}
+    return decide(wanted, machines(home), new_network=False)
+
+
+def decide(wanted: Mapping[str, str], present: Mapping[str, Machine], *, new_network: bool) -> Plan:
+    """What to do to get from the machines there are to the hosts that are wanted, given as name and configuration.
+
+    A new network takes everything with it, the registry too: containers of the old one have addresses of the old one.
+    """
+    if new_network:
+        return Plan(create=tuple(wanted), start=(), remove=tuple(sorted(present)), network=True)
+    hosts = {name: machine for name, machine in present.items() if name.startswith("host")}
+    useless = {name for name, host in hosts.items() if host.config != wanted.get(name) or host.state == "dead"}
+    kept = [name for name in wanted if name in hosts and name not in useless]
     return Plan(
-        create=tuple(name for name in wanted if name not in present or name in outdated),
-        start=tuple(
-            name for name in wanted if name in present and name not in outdated and present[name].state != "running"
-        ),
-        remove=tuple(sorted([*extra, *outdated])),
+        create=tuple(name for name in wanted if name not in kept),
+        start=tuple(name for name in kept if hosts[name].state != "running"),
+        remove=tuple(sorted(useless)),
         network=False,
     )
 
@@ -136,6 +141,7 @@ def ensure(home: Home, count: int, subnet: str, image: str) -> Plan:
     """
     with home.locked():
         _forget_dead_checkouts(home)
+        _make_room(count)
         key = _ensure_key(home)
         todo = plan(home, count, subnet, image, key)
         for name in todo.remove:
@@ -403,6 +409,13 @@ def _taken_networks() -> Iterable[ipaddress.IPv4Network]:
         for config in raw["IPAM"]["Config"] or []:
             if ":" not in config.get("Subnet", ":"):
                 yield ipaddress.IPv4Network(config["Subnet"])
+
+
+def _make_room(count: int) -> None:
+    """Raise the machine's limit on inotify instances to what this many hosts need, if it is lower."""
+    needed = 128 + _WATCHERS_PER_HOST * count
+    if int(_WATCHERS.read_text()) < needed:
+        _WATCHERS.write_text(str(needed))
 
 
 def _forget_dead_checkouts(home: Home) -> None:

@@ -1,0 +1,165 @@
+"""What the engine shows of a task's container, in the worker's terms, and what is told to others from it. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from swarm_agent.model.addresses import ip_of, mac_of
+from swarm_agent.model.objects import ContainerStatus, PortStatus, Task
+from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
+from swarm_agent.model.specs import PortConfig
+
+from . import engine
+from .container import host_ports
+
+
+class Life(enum.Enum):
+    """Where a container is in its life."""
+
+    CREATED = enum.auto()
+    RUNNING = enum.auto()
+    ENDED = enum.auto()
+
+
+class HealthState(enum.Enum):
+    NONE = enum.auto()  # no healthcheck: running is healthy
+    STARTING = enum.auto()
+    HEALTHY = enum.auto()
+    UNHEALTHY = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A container as last seen. `lost` marks one that ended while the engine was away: its exit code tells how the
+    engine's end took it along, not how the work went."""
+
+    id: str
+    life: Life
+    health: HealthState = HealthState.NONE
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    ports: tuple[PortConfig, ...] = ()
+    lost: bool = False
+
+
+_NEVER = "0001-01-01T00:00:00Z"
+_HEALTH = {
+    "starting": HealthState.STARTING,
+    "healthy": HealthState.HEALTHY,
+    "unhealthy": HealthState.UNHEALTHY,
+}
+
+
+def view_of(container: engine.Container) -> View:
+    state = container.state
+    # "restarting" cannot be: tasks have no restart policy. A paused container runs.
+    if state.running or state.paused:
+        life = Life.RUNNING
+    elif state.started_at in ("", _NEVER) and state.status not in ("exited", "dead"):
+        life = Life.CREATED
+    else:
+        life = Life.ENDED
+    health = _HEALTH.get(state.health.status, HealthState.NONE) if state.health else HealthState.NONE
+    return View(
+        id=container.id,
+        life=life,
+        health=health,
+        pid=state.pid,
+        exit_code=state.exit_code,
+        error=state.error,
+        ports=_bound_ports(container),
+    )
+
+
+def _bound_ports(container: engine.Container) -> tuple[PortConfig, ...]:
+    """The host's ports in use, once each although the engine lists IPv4 and IPv6."""
+    found: dict[tuple[str, int, int], PortConfig] = {}
+    for key, bindings in sorted((container.network_settings.ports or {}).items()):
+        target, _, protocol = key.partition("/")
+        for binding in bindings or []:
+            if binding.host_port:
+                port = PortConfig(
+                    protocol=protocol,
+                    target_port=int(target),
+                    published_port=int(binding.host_port),
+                    publish_mode="host",
+                )
+                found[protocol, int(target), int(binding.host_port)] = port
+    return tuple(found.values())
+
+
+def container_status(view: View | None) -> ContainerStatus | None:
+    if view is None:
+        return None
+    running = view.life is Life.RUNNING
+    return ContainerStatus(
+        container_id=view.id, pid=view.pid if running else 0, exit_code=0 if running else view.exit_code
+    )
+
+
+def port_status(view: View | None) -> PortStatus:
+    return PortStatus(ports=list(view.ports)) if view is not None and view.life is Life.RUNNING else PortStatus()
+
+
+def exit_text(view: View, cause: str = "") -> str:
+    """The error of a task whose container ended: Swarm's "task: non-zero exit (N): cause"."""
+    cause = cause or view.error
+    if view.lost and not cause:
+        cause = "the engine went away while it ran"
+    if view.exit_code == 0 and cause:
+        return f"task: {cause}" if view.lost else cause
+    text = f"task: non-zero exit ({view.exit_code})"
+    return f"{text}: {cause}" if cause else text
+
+
+def endpoint_row(task: Task, view: View, *, active: bool) -> EndpointRow:
+    """What this host gossips about the running task: where it is reached and under which names."""
+    endpoint = task.endpoint
+    vips = {} if endpoint is None else {one.network_id: ip_of(one.addr) for one in endpoint.virtual_ips}
+    addresses = []
+    for attachment in task.networks_attachments:
+        network = attachment.network
+        # A network may be named by id or by name in the spec.
+        aliases = {
+            alias
+            for config in task.spec.networks
+            if config.target in (network.id, network.spec.name)
+            for alias in config.aliases
+        }
+        for address in attachment.addresses:
+            addresses.append(
+                AddressRow(
+                    network_id=network.id,
+                    ip=ip_of(address),
+                    mac=mac_of(address) if "." in address else "",
+                    vip=vips.get(network.id, ""),
+                    aliases=tuple(sorted(aliases)),
+                )
+            )
+    ports = [
+        PortRow(
+            port.protocol or "tcp", port.target_port, port.published_port, port.publish_mode or "ingress", port.name
+        )
+        for port in (endpoint.ports if endpoint is not None else [])
+        if port.publish_mode != "host"
+    ]
+    names = {(port.protocol or "tcp", port.target_port): port.name for port in host_ports(task)}
+    ports += [
+        PortRow(
+            port.protocol, port.target_port, port.published_port, "host",
+            names.get((port.protocol, port.target_port), ""),
+        )
+        for port in view.ports
+    ]  # fmt: skip
+    return EndpointRow(
+        task_id=task.id,
+        service_id=task.service_id,
+        service_name=task.service_name,
+        slot=task.slot,
+        container_id=view.id,
+        addresses=tuple(addresses),
+        ports=tuple(ports),
+        active=active,
+    )

@@ -361,6 +361,8 @@ class Host:
         self.connected = True
         self.containers: set[str] = set()  # tasks whose process runs, whatever the managers know
         self._known: dict[str, TaskStatus] = {}
+        self._unreported: dict[str, None] = {}
+        self._reporting = False
         self._wanted: dict[str, Task] = {}
         self._event = asyncio.Event()
         self._busy: set[str] = set()
@@ -388,6 +390,7 @@ class Host:
         for task_id, status in list(self._known.items()):
             if not status.state.is_terminal:
                 self._known[task_id] = TaskStatus(timestamp=rfc3339(clock()), state=S.FAILED, err="host restarted")
+                self._unreported[task_id] = None
         await self.cut()
 
     async def _set_state(self, state: str) -> None:
@@ -415,7 +418,7 @@ class Host:
                 if task_id not in self._busy:
                     self._busy.add(task_id)
                     self.world.spawn(self._carry(task_id))
-            await self._report_all()
+            await self._report()
 
     async def _carry(self, task_id: str) -> None:
         try:
@@ -484,17 +487,29 @@ class Host:
         if known is None or known.state.rank >= state.rank:
             return
         self._known[task_id] = TaskStatus(timestamp=rfc3339(clock()), state=state, message=message, err=err)
+        self._unreported[task_id] = None
         if self.connected:
-            await self._report_all()
+            await self._report()
 
-    async def _report_all(self) -> None:
-        def run(tx: Tx) -> None:
-            for task_id, status in self._known.items():
-                task = tx.get(Task, task_id)
-                if task is not None and status.state.rank > task.status.state.rank:
-                    tx.update(replace(task, status=status))
+    async def _report(self) -> None:
+        """Tell the managers what is new; while one report is written, others gather."""
+        if self._reporting:
+            return
+        self._reporting = True
+        try:
+            while self._unreported:
+                batch = {task_id: self._known[task_id] for task_id in self._unreported if task_id in self._known}
+                self._unreported.clear()
+                await self.world.store.update(lambda tx, batch=batch: _write(tx, batch))
+        finally:
+            self._reporting = False
 
-        await self.world.store.update(run)
+
+def _write(tx: Tx, batch: dict[str, TaskStatus]) -> None:
+    for task_id, status in batch.items():
+        task = tx.get(Task, task_id)
+        if task is not None and status.state.rank > task.status.state.rank:
+            tx.update(replace(task, status=status))
 
 
 def update_config(**fields: Any) -> UpdateConfig:

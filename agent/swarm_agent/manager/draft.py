@@ -56,26 +56,41 @@ class Draft:
         self._created: dict[str, None] = {}
         self._changed: dict[str, None] = {}
         self._deleted: dict[str, None] = {}
+        self._nodes: dict[str, Node | None] = {}
+        self._slots: dict[SlotKey, list[Task]] | None = None
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
     def node(self, node_id: str) -> Node | None:
         """The node, or None when there is none (any more)."""
-        return self.reader.get(Node, node_id)
+        try:
+            return self._nodes[node_id]
+        except KeyError:
+            found = self._nodes[node_id] = self.reader.get(Node, node_id)
+            return found
 
     def node_of(self, task: Task) -> Node | None:
         """The task's node; None also for tasks not placed yet."""
-        return self.reader.get(Node, task.node_id) if task.node_id else None
+        return self.node(task.node_id) if task.node_id else None
 
     def slots(self) -> dict[SlotKey, list[Task]]:
-        """The tasks of each slot, oldest first, without those that are to be removed."""
+        """The tasks of each slot, oldest first, without those that are to be removed. Not to be changed by the
+        caller."""
+        if self._slots is not None:
+            return self._slots
         found: dict[SlotKey, list[Task]] = {}
+        per_node = self.mode.is_per_node
         for task in self.tasks.values():
             if task.desired_state is not TaskState.REMOVE:
-                found.setdefault(slot_of(task, self.mode), []).append(task)
+                key: SlotKey = task.node_id if per_node else task.slot
+                if key in found:
+                    found[key].append(task)
+                else:
+                    found[key] = [task]
         for tasks in found.values():
             if len(tasks) > 1:
                 tasks.sort(key=age_order)
+        self._slots = found
         return found
 
     def current(self, tasks: Iterable[Task]) -> list[Task]:
@@ -133,6 +148,7 @@ class Draft:
             update=update,
         )
         task = msgspec.structs.replace(task, created_at=self.now_text, updated_at=self.now_text)
+        self._slots = None
         self.tasks[task.id] = task
         self._created[task.id] = None
         return task
@@ -140,6 +156,7 @@ class Draft:
     def change(self, task: Task, **fields: Any) -> Task:
         """Replace fields of a task."""
         changed = msgspec.structs.replace(self.tasks[task.id], **fields)
+        self._slots = None
         self.tasks[task.id] = changed
         if task.id not in self._created:
             self._changed[task.id] = None
@@ -152,6 +169,7 @@ class Draft:
 
     def delete(self, task: Task) -> None:
         """Remove a task from the store."""
+        self._slots = None
         del self.tasks[task.id]
         self._changed.pop(task.id, None)
         if task.id in self._created:

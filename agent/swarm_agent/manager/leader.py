@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from typing import Protocol
 
 from swarm_agent.store.store import Store
 
+from .allocator import Allocator
 from .loop import Clock
 from .orchestrator import Orchestrator
 from .scheduler import Scheduler
@@ -30,12 +32,13 @@ class Leader:
     """The leader's loops. `clock`: wall clock in ns since the epoch; `rng`: where ids come from,
     `random.SystemRandom()`."""
 
-    def __init__(self, store: Store, *, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, store: Store, *, rng: random.Random, clock: Clock = time.time_ns) -> None:
         # Tasks flow through them in this order; each only waits for the store, so the order of starting does not
         # matter.
         self._loops: list[Loop] = [
             Orchestrator(store, clock=clock, rng=rng),
-            Scheduler(store, clock=clock, rng=rng),
+            Allocator(store, clock=clock),
+            Scheduler(store, clock=clock),
         ]
         self._started: list[Loop] = []
 

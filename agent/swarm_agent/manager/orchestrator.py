@@ -25,7 +25,7 @@ from .jobs import plan_global_job, plan_replicated_job
 from .loop import Clock, PlanLoop
 from .reaper import reap_removed
 from .replicated import plan_replicated
-from .tasks import Mode, mode_of
+from .tasks import Cause, Mode, has_ended, is_drained, is_running, mode_of, node_is_lost
 from .update import Memory
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,10 @@ REST_FROM = 1000
 REST_PER_TASK = 10_000
 """Planning reads all tasks of a service. Above `REST_FROM` tasks a service rests this many ns a task after each plan,
 so that a service of 10,000 is planned at most ten times a second however fast its tasks report."""
+
+
+_FILLING = (Cause.SCALE, Cause.NODE, Cause.JOB)
+"""Tasks that replace nothing: nobody waits for them to run."""
 
 
 def plan_service(draft: Draft, memory: Memory) -> None:
@@ -102,15 +106,20 @@ class Orchestrator:
         assert task is not None
         if not task.service_id:
             return
-        if (
-            old is not None
-            and new is not None
-            and old.status.state is new.status.state
-            and old.desired_state is new.desired_state
-            and old.node_id == new.node_id
-        ):
-            return
-        self._services.mark(task.service_id)
+        if old is None or new is None or self._matters(old, new):
+            self._services.mark(task.service_id)
+
+    def _matters(self, old: Task, new: Task) -> bool:
+        """Whether a task's change can change the plan. Its way from ASSIGNED to RUNNING does not, except for
+        replacements."""
+        if old.desired_state is not new.desired_state:
+            return True
+        if old.node_id != new.node_id:
+            node = self._store.view().get(Node, new.node_id)
+            return node_is_lost(node) or is_drained(node)
+        if old.status.state is new.status.state:
+            return False
+        return has_ended(new) or (is_running(new) and (bool(new.update) or new.cause not in _FILLING))
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if concerns(old, new):

@@ -12,7 +12,7 @@ from swarm_agent.model.states import TaskState
 from .draft import Draft
 from .reaper import reap_history
 from .restart import heal, updatable
-from .tasks import Cause, SlotKey, is_running
+from .tasks import Cause, SlotKey, is_live, is_running
 from .update import Memory, is_rolling_back, judge_update, plan_update
 
 
@@ -34,12 +34,16 @@ def plan_replicated(draft: Draft, memory: Memory) -> None:
 def _standing(draft: Draft) -> dict[SlotKey, list[Task]]:
     assert draft.service is not None
     rolling_back = is_rolling_back(draft.service)
-    found = {key: updatable(tasks, rolling_back=rolling_back) for key, tasks in draft.slots().items()}
-    return {key: tasks for key, tasks in found.items() if tasks}
+    found: dict[SlotKey, list[Task]] = {}
+    for key, tasks in draft.slots().items():
+        standing = tasks if len(tasks) == 1 and is_live(tasks[0]) else updatable(tasks, rolling_back=rolling_back)
+        if standing:
+            found[key] = standing
+    return found
 
 
 def _scale(draft: Draft, wanted: int) -> None:
-    slots = draft.slots()
+    slots = dict(draft.slots())
     standing = _standing(draft)
     gone = set(victims(standing, len(standing) - wanted)) if len(standing) > wanted else set()
     missing = wanted - len(standing)

@@ -83,6 +83,8 @@ def heal(draft: Draft, tasks: Sequence[Task]) -> None:
 
     `tasks`: the slot's tasks, oldest first. At most two changes per live task.
     """
+    if _is_settled(draft, tasks):
+        return
     for task in tasks:
         if not is_live(task):
             continue
@@ -97,6 +99,18 @@ def heal(draft: Draft, tasks: Sequence[Task]) -> None:
     for task in draft.current(tasks):
         if is_live(task) and is_waiting(task) and not has_ended(task):
             lift(draft, task, tasks)
+
+
+def _is_settled(draft: Draft, tasks: Sequence[Task]) -> bool:
+    """Nothing to do, as nearly always: the only live task is the newest, is wanted to run, and is in a good place."""
+    last = tasks[-1]
+    if has_ended(last) or is_waiting(last) or not is_live(last):
+        return False
+    if last.node_id:
+        node = draft.node(last.node_id)
+        if node_is_lost(node) or is_drained(node):
+            return False
+    return len(tasks) == 1 or not any(is_live(task) for task in tasks[:-1])
 
 
 def lift(draft: Draft, task: Task, tasks: Iterable[Task]) -> None:

@@ -116,14 +116,19 @@ def slot_of(task: Task, mode: Mode) -> SlotKey:
     return task.node_id if mode.is_per_node else task.slot
 
 
+_LIVE = frozenset(state for state in TaskState if state.rank <= TaskState.COMPLETE.rank)
+_WAITING = frozenset(state for state in TaskState if state.rank < TaskState.RUNNING.rank)
+_ENDED = frozenset(state for state in TaskState if state.is_terminal)
+
+
 def is_live(task: Task) -> bool:
     """Somebody wants it to run, or (jobs) to have run."""
-    return task.desired_state.rank <= TaskState.COMPLETE.rank
+    return task.desired_state in _LIVE
 
 
 def is_waiting(task: Task) -> bool:
     """A replacement that is prepared but not yet to be started."""
-    return task.desired_state.rank < TaskState.RUNNING.rank
+    return task.desired_state in _WAITING
 
 
 def is_running(task: Task) -> bool:
@@ -132,7 +137,7 @@ def is_running(task: Task) -> bool:
 
 def has_ended(task: Task) -> bool:
     """It was observed to run no more, or to never have run."""
-    return task.status.state.is_terminal
+    return task.status.state in _ENDED
 
 
 def ended_by_itself(task: Task) -> bool:

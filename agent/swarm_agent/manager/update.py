@@ -160,8 +160,9 @@ def plan_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memor
 
 
 def _outdated(draft: Draft, task: Task) -> bool:
-    assert draft.service is not None
-    return is_dirty(draft.service, task, draft.node_of(task))
+    service = draft.service
+    assert service is not None
+    return task.spec_version != service.spec_version and is_dirty(service, task, draft.node_of(task))
 
 
 def _set_status(draft: Draft, status: UpdateStatus, *, started: bool = False) -> UpdateStatus:

@@ -1,0 +1,418 @@
+"""Service modes, history, removal and constraint enforcement (reference/swarm.md §3.5, §3.7)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from swarm_agent.manager.replicated import victims
+from swarm_agent.manager.tasks import new_task
+from swarm_agent.model.objects import Cluster, Service, Task, TaskStatus, Version
+from swarm_agent.model.specs import (
+    ContainerSpec,
+    Driver,
+    EndpointSpec,
+    Global,
+    GlobalJob,
+    OrchestrationConfig,
+    Placement,
+    PortConfig,
+    Replicated,
+    ReplicatedJob,
+    ResourceRequirements,
+    Resources,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    SwarmSpec,
+    TaskDefaults,
+    TaskSpec,
+)
+from swarm_agent.model.states import TaskState as S
+from swarm_agent.model.times import SECOND
+from tests.sim.orchestration_world import World, replace, update_config, world
+from tests.sim.virtual_time import run
+
+
+def slots_of(w: World, service: str) -> list[int]:
+    return sorted(task.slot for task in w.tasks(service) if task.desired_state is S.RUNNING)
+
+
+# --- making tasks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_task_carries_what_the_service_is_now() -> None:
+    template = TaskSpec(container_spec=ContainerSpec(image="web:1"))
+    service = Service(
+        id="s",
+        spec=ServiceSpec(
+            name="web",
+            labels={"team": "a"},
+            task_template=template,
+            mode=ServiceMode(replicated=Replicated(replicas=1)),
+            endpoint_spec=EndpointSpec(ports=[PortConfig(target_port=80)]),
+        ),
+        spec_version=Version(index=7),
+        registry_auth="secret",
+    )
+    cluster = Cluster(spec=SwarmSpec(task_defaults=TaskDefaults(log_driver=Driver(name="syslog"))))
+    task = new_task(service, slot=3, node_id="", task_id="t", now="2025-01-01T00:00:00.000000000Z", cluster=cluster)
+    assert task.spec is template and task.spec_version == Version(index=7)
+    assert (task.service_id, task.slot, task.service_name, task.service_labels) == ("s", 3, "web", {"team": "a"})
+    assert (task.status.state, task.status.message, task.desired_state) == (S.NEW, "created", S.RUNNING)
+    assert task.endpoint is not None and task.endpoint.spec == service.spec.endpoint_spec
+    assert task.registry_auth == "secret"
+    assert task.log_driver == Driver(name="syslog") and task.spec.log_driver is None
+    assert task.name == "web.3.t"
+
+
+# --- replicated ------------------------------------------------------------------------------------------------------
+
+
+def test_slots_are_numbered_from_one_and_the_lowest_free_is_used_again() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create(replicas=3)
+            await w.until(lambda: len(w.running(service)) == 3)
+            assert slots_of(w, service) == [1, 2, 3]
+            await w.scale(service, 1)
+            await w.until(lambda: len(w.tasks(service)) == 1)
+            left = w.tasks(service)[0].slot
+            await w.scale(service, 4)
+            await w.until(lambda: len(w.running(service)) == 4)
+            assert slots_of(w, service) == [1, 2, 3, 4] and left in (1, 2, 3)
+
+    run(main())
+
+
+def test_scaling_by_hundreds_takes_several_transactions_and_ends_exact() -> None:
+    async def main() -> None:
+        async with world(nodes=5) as w:
+            service = await w.create(replicas=450)
+            await w.until(lambda: len(w.running(service)) == 450)
+            assert slots_of(w, service) == list(range(1, 451))
+            await w.scale(service, 0)
+            await w.until(lambda: not w.tasks(service))
+
+    run(main())
+
+
+def slot(number: int, node: str, state: S = S.RUNNING) -> list[Task]:
+    return [Task(id=f"t{number}", slot=number, node_id=node, status=TaskStatus(state=state), desired_state=S.RUNNING)]
+
+
+def test_the_fullest_nodes_lose_tasks_first() -> None:
+    slots = {1: slot(1, "a"), 2: slot(2, "a"), 3: slot(3, "a"), 4: slot(4, "b"), 5: slot(5, "c")}
+    assert set(victims(dict(slots), 2)) == {2, 3}
+
+
+def test_of_equal_slots_those_go_that_do_not_run_then_the_highest_numbers() -> None:
+    slots = {1: slot(1, "a", S.PREPARING), 2: slot(2, "b"), 3: slot(3, "c")}
+    assert victims(dict(slots), 1) == [1]
+    slots = {1: slot(1, "a"), 2: slot(2, "b"), 3: slot(3, "c")}
+    assert victims(dict(slots), 2) == [3, 2]
+
+
+def test_slots_without_a_node_go_before_all() -> None:
+    slots = {1: slot(1, "", S.PENDING), 2: slot(2, "a"), 3: slot(3, "a")}
+    assert victims(dict(slots), 1) == [1]
+
+
+def test_removing_a_service_removes_its_tasks_when_they_have_stopped() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create(replicas=3)
+            await w.until(lambda: len(w.running(service)) == 3)
+            host = w.hosts[w.node_ids[0]]
+            await host.cut()
+            await w.remove(service)
+            await asyncio.sleep(20)
+            # the cut-off node may still run its task: that one is not forgotten
+            assert [(task.node_id, task.desired_state) for task in w.tasks(service)] == [(host.node_id, S.REMOVE)]
+            await host.heal()
+            await w.until(lambda: not w.tasks(service) and not host.containers)
+
+    run(main())
+
+
+def test_a_removed_service_s_waiting_tasks_go_at_once() -> None:
+    async def main() -> None:
+        async with world() as w:
+            placement = Placement(constraints=["node.labels.x == y"])
+            service = await w.create(replicas=3, template={"placement": placement})
+            await asyncio.sleep(1)
+            assert len(w.tasks(service)) == 3
+            await w.remove(service)
+            await w.until(lambda: not w.tasks(service), 1)
+
+    run(main())
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_keeps_five_tasks_the_live_one_included() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create("dies:1", template={"restart_policy": RestartPolicy(delay=SECOND)})
+            most: list[int] = []
+            await asyncio.sleep(60)
+            w.checks.append(lambda _: most.append(len(w.tasks(service))))
+            await asyncio.sleep(60)
+            assert len(w.tasks(service)) == 5
+            assert max(most) <= 6  # a replacement is made before the oldest is deleted
+            assert w.tasks(service)[-1].desired_state.rank <= S.RUNNING.rank
+
+    run(main())
+
+
+def test_the_limit_can_be_changed_and_negative_keeps_all() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create("dies:1", template={"restart_policy": RestartPolicy(delay=SECOND)})
+            await w.set_cluster(orchestration=OrchestrationConfig(task_history_retention_limit=-1))
+            await w.until(lambda: len(w.tasks(service)) == 12)
+            await w.set_cluster(orchestration=OrchestrationConfig(task_history_retention_limit=2))
+            await w.until(lambda: len(w.tasks(service)) == 2, 1)
+
+    run(main())
+
+
+def test_without_history_a_slot_that_is_done_is_not_filled_again() -> None:
+    async def main() -> None:
+        async with world() as w:
+            await w.set_cluster(orchestration=OrchestrationConfig(task_history_retention_limit=0))
+            service = await w.create("exits:1", template={"restart_policy": RestartPolicy(condition="none")})
+            await asyncio.sleep(60)
+            assert [task.status.state for task in w.tasks(service)] == [S.COMPLETE]
+
+    run(main())
+
+
+# --- global ----------------------------------------------------------------------------------------------------------
+
+
+def nodes_of(w: World, service: str) -> set[str]:
+    return {task.node_id for task in w.running(service)}
+
+
+def test_a_global_service_runs_once_on_each_node_also_on_new_ones() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create(mode=ServiceMode(global_=Global()))
+            await w.until(lambda: len(w.running(service)) == 3)
+            new = await w.add_node()
+            await w.until(lambda: len(w.running(service)) == 4)
+            assert nodes_of(w, service) == set(w.node_ids) and new in nodes_of(w, service)
+            task = w.tasks(service)[0]
+            assert task.slot == 0 and task.name == f"{task.service_name}.{task.node_id}.{task.id}"
+
+    run(main())
+
+
+def test_a_global_service_follows_constraints_and_availability() -> None:
+    async def main() -> None:
+        async with world() as w:
+            one, two, three = w.node_ids
+            for node in (one, two):
+                await w.set_node(node, labels={"disk": "ssd"})
+            placement = Placement(constraints=["node.labels.disk == ssd"])
+            service = await w.create(mode=ServiceMode(global_=Global()), template={"placement": placement})
+            await w.until(lambda: nodes_of(w, service) == {one, two})
+            await w.set_node(three, labels={"disk": "ssd"})
+            await w.until(lambda: nodes_of(w, service) == {one, two, three})
+            await w.set_node(one, labels={})
+            await w.until(lambda: nodes_of(w, service) == {two, three})
+            await w.set_node(two, availability="drain")
+            await w.until(lambda: nodes_of(w, service) == {three})
+            await w.set_node(two, availability="active")
+            await w.until(lambda: nodes_of(w, service) == {two, three})
+            await w.hosts[three].cut()
+            await w.until(lambda: nodes_of(w, service) == {two})
+            await w.hosts[three].heal()
+            await w.until(lambda: nodes_of(w, service) == {two, three})
+            assert all(len(host.containers) <= 1 for host in w.hosts.values())
+
+    run(main())
+
+
+def test_a_global_task_is_restarted_on_its_node() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create(mode=ServiceMode(global_=Global()))
+            await w.until(lambda: len(w.running(service)) == 3)
+            victim = w.running(service)[1]
+            await w.hosts[victim.node_id].kill(victim.id)
+            await w.until(lambda: len(w.running(service)) == 3)
+            assert [task.node_id for task in w.tasks(service)].count(victim.node_id) == 2
+
+    run(main())
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def completed(w: World, service: str) -> list[Task]:
+    return [task for task in w.tasks(service) if task.status.state is S.COMPLETE]
+
+
+def test_a_job_completes_so_many_runs_and_no_more_than_allowed_at_a_time() -> None:
+    async def main() -> None:
+        async with world() as w:
+            mode = ServiceMode(replicated_job=ReplicatedJob(max_concurrent=3, total_completions=8))
+            together: list[int] = []
+            w.checks.append(lambda _: together.append(sum(len(host.containers) for host in w.hosts.values())))
+            service = await w.create("exits:2", mode=mode)
+            await w.until(lambda: len(completed(w, service)) == 8)
+            await asyncio.sleep(10)
+            assert sorted(task.slot for task in w.tasks(service)) == list(range(8))
+            assert {task.desired_state for task in w.tasks(service)} == {S.COMPLETE}
+            assert max(together) == 3
+
+    run(main())
+
+
+def test_failed_runs_of_a_job_are_repeated_as_the_policy_says() -> None:
+    async def main() -> None:
+        async with world() as w:
+            mode = ServiceMode(replicated_job=ReplicatedJob(max_concurrent=2, total_completions=2))
+            policy = RestartPolicy(condition="on-failure", delay=SECOND, max_attempts=2)
+            service = await w.create("crash", mode=mode, template={"restart_policy": policy})
+            await asyncio.sleep(60)
+            assert len(w.tasks(service)) == 6 and {task.status.state for task in w.tasks(service)} == {S.FAILED}
+            once = await w.create("crash", mode=mode, template={"restart_policy": RestartPolicy(condition="none")})
+            await asyncio.sleep(60)
+            assert len(w.tasks(once)) == 2
+
+    run(main())
+
+
+def test_an_update_of_a_job_runs_it_again() -> None:
+    async def main() -> None:
+        async with world() as w:
+            mode = ServiceMode(replicated_job=ReplicatedJob(max_concurrent=1, total_completions=2))
+            service = await w.create("exits:1", mode=mode)
+            await w.until(lambda: len(completed(w, service)) == 2)
+            await w.force(service)
+            await w.until(lambda: [task.job_iteration for task in completed(w, service)] == [Version(index=1)] * 2)
+            await w.until(lambda: len(w.tasks(service)) == 2)
+            assert w.status(service) == ""
+
+    run(main())
+
+
+def test_a_job_s_run_moves_away_from_a_drained_node() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create("exits:10", mode=ServiceMode(replicated_job=ReplicatedJob()))
+            await w.until(lambda: any(task.status.state is S.RUNNING for task in w.tasks(service)))
+            first = w.tasks(service)[0]
+            await w.set_node(first.node_id, availability="drain")
+            await w.until(lambda: len(completed(w, service)) == 1)
+            assert completed(w, service)[0].node_id != first.node_id
+
+    run(main())
+
+
+def test_a_global_job_runs_once_on_each_active_node_also_on_later_ones() -> None:
+    async def main() -> None:
+        async with world() as w:
+            paused = w.node_ids[0]
+            await w.set_node(paused, availability="pause")
+            service = await w.create("exits:1", mode=ServiceMode(global_job=GlobalJob()))
+            await w.until(lambda: len(completed(w, service)) == 2)
+            new = await w.add_node()
+            await w.until(lambda: len(completed(w, service)) == 3)
+            await asyncio.sleep(10)
+            assert {task.node_id for task in w.tasks(service)} == {*w.node_ids[1:3], new}
+            await w.set_node(paused, availability="active")
+            await w.until(lambda: len(completed(w, service)) == 4)
+
+    run(main())
+
+
+# --- constraint enforcement ------------------------------------------------------------------------------------------
+
+
+def test_a_task_whose_node_no_longer_meets_the_constraints_is_rejected_and_replaced() -> None:
+    async def main() -> None:
+        async with world() as w:
+            for node in w.node_ids[:2]:
+                await w.set_node(node, labels={"zone": "a"})
+            placement = Placement(constraints=["node.labels.zone == a"])
+            service = await w.create(template={"placement": placement})
+            await w.until(lambda: w.running(service))
+            old = w.running(service)[0]
+            await w.set_node(old.node_id, labels={})
+            await w.until(lambda: w.running(service) and w.running(service)[0].id != old.id)
+            status = next(task for task in w.tasks(service) if task.id == old.id).status
+            assert (status.state, status.err) == (S.REJECTED, "assigned node no longer meets constraints")
+            await w.until(lambda: not w.hosts[old.node_id].containers)
+
+    run(main())
+
+
+def test_the_youngest_tasks_go_when_a_node_has_less_than_is_reserved_on_it() -> None:
+    async def main() -> None:
+        async with world(nodes=1) as w:
+            node = w.node_ids[0]
+            await resize(w, node, 4 << 30)
+            reserve = ResourceRequirements(reservations=Resources(memory_bytes=1 << 30))
+            service = await w.create(replicas=3, template={"resources": reserve})
+            await w.until(lambda: len(w.running(service)) == 3)
+            before = w.running(service)
+            await resize(w, node, 2 << 30)
+            await asyncio.sleep(1)
+            rejected = [task.id for task in w.tasks(service) if task.status.state is S.REJECTED]
+            assert rejected[:1] == [max(before, key=lambda task: (task.created_at, task.id)).id]
+
+    run(main())
+
+
+async def resize(w: World, node_id: str, memory: int) -> None:
+    from swarm_agent.model.objects import Node
+
+    def change(tx: object) -> None:
+        node = tx.get(Node, node_id)  # type: ignore[attr-defined]
+        description = replace(node.description, resources=Resources(memory_bytes=memory))
+        tx.update(replace(node, description=description))  # type: ignore[attr-defined]
+
+    await w.store.update(change)
+
+
+def test_a_paused_node_s_tasks_are_left_in_peace() -> None:
+    async def main() -> None:
+        async with world() as w:
+            for node in w.node_ids:
+                await w.set_node(node, labels={"zone": "a"})
+            placement = Placement(constraints=["node.labels.zone == a"])
+            service = await w.create(template={"placement": placement})
+            await w.until(lambda: w.running(service))
+            task = w.running(service)[0]
+            await w.set_node(task.node_id, labels={}, availability="pause")
+            await asyncio.sleep(10)
+            assert [it.id for it in w.running(service)] == [task.id]
+
+    run(main())
+
+
+def test_new_constraints_are_the_update_s_business_not_the_enforcer_s() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create(replicas=3, update_config=update_config(delay=2 * SECOND))
+            await w.until(lambda: len(w.running(service)) == 3)
+            await w.set_node(w.node_ids[0], labels={"zone": "a"})
+            lowest: list[int] = []
+            w.checks.append(lambda _: lowest.append(len(w.running(service))))
+            placement = Placement(constraints=["node.labels.zone == a"])
+            await w.change(
+                service,
+                lambda spec: replace(spec, task_template=replace(spec.task_template, placement=placement)),
+            )
+            for node in w.node_ids[1:]:
+                await w.set_node(node, labels={"other": "x"})
+            await w.until(lambda: w.status(service) == "completed")
+            assert min(lowest) == 2
+            assert nodes_of(w, service) == {w.node_ids[0]}
+            assert not any(task.status.state is S.REJECTED for task in w.tasks(service))
+
+    run(main())

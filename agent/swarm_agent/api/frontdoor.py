@@ -1,9 +1,9 @@
 """The front door: a unix socket that speaks the Engine API, in place of the engine's own.
 
 Requests of one connection are taken one after the other. The head is read and routed: the cluster's calls get their
-body read (bounded) and are answered here, on a connection that stays open; a call of the engine's takes the
-connection with it (splice.py), after which it is closed, and clients open another. So whatever mix a client sends,
-upgrades included, each request is seen here first.
+body read (bounded) and are answered here, on a connection that stays open; a call of the engine's takes the connection
+with it (splice.py), and clients open another for their next. So whatever mix a client sends, upgrades included, each
+request is seen here first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """HTTP/1.1 requests as far as the front door must understand them: the head, and where the body ends.
 
 Pure: bytes in, values out. The head's own bytes are kept, because a request for the engine is passed on as it came,
-only with `Connection: close` in place of the client's Connection header (`Head.forward`); so each engine connection
-carries one request, and what follows on the client's connection is read by us again, never by the engine.
+only with `Connection: close` in place of the client's Connection header (`Head.forward`): the connection is the
+engine's from then on, so the client has to open another for its next request, which we get to see first.
 
 Strict where leniency lets two readers disagree on where a request ends (RFC 9112 §6.3, §11.2): a request with both
 Content-Length and Transfer-Encoding, or with two lengths, is refused.

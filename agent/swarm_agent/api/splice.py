@@ -2,12 +2,13 @@
 
 The client's connection is joined to a fresh connection to the engine: bytes flow both ways until both sides have ended.
 Nothing is parsed, so hijacked streams (attach, exec, BuildKit sessions) need no special care. Each direction reads only
-as fast as the other side takes (`drain`), so an upload of gigabytes uses a few buffers. Traps:
+as fast as the other side takes, so an upload of gigabytes uses a few buffers. Traps:
 
 * The end of one direction is not the end of the other: `docker run -i < file` ends its input and waits for output. The
   end is passed on as a half-close. Only a client that is gone altogether (POLLHUP) ends both at once.
 * The engine may answer and close before it has read the upload. Its answer must reach the client although writing to
-  the engine fails; and what the client still sends must be read, or its unread bytes turn our close into a reset.
+  the engine fails; asyncio's transports give up both directions then, hence the plain socket on the engine's side. And
+  what the client still sends must be read, or its unread bytes turn our close into a reset.
 """
 
 from __future__ import annotations
@@ -15,50 +16,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import socket
 
 from .engine import EngineDown
 from .http1 import Head
 
-BUFFER = 256 * 1024
+BUFFER = 128 * 1024
 LINGER = 2.0  # seconds in which a client may notice that the answer has ended, before its connection is closed
 
 
 async def splice(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, engine_socket: str) -> None:
     """Carry out a request that belongs to the engine. Raises EngineDown before anything was sent to the client."""
-    try:
-        engine_reader, engine_writer = await asyncio.open_unix_connection(engine_socket, limit=BUFFER)
-    except OSError as error:
-        raise EngineDown(engine_socket, error.strerror or error) from error
-    upload: asyncio.Task[None] | None = None
-    try:
-        engine_writer.write(head.forward())
-        upload = asyncio.create_task(_upload(reader, writer, engine_writer), name="splice-upload")
-        with contextlib.suppress(ConnectionError):
-            await _copy(engine_reader, writer)
-            writer.write_eof()
-    finally:
-        if upload is not None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as engine:
+        try:
+            await loop.sock_connect(engine, engine_socket)
+            await loop.sock_sendall(engine, head.forward())
+        except OSError as error:
+            raise EngineDown(engine_socket, error.strerror or error) from error
+        upload = asyncio.create_task(_upload(reader, writer, engine), name="splice-upload")
+        try:
+            with contextlib.suppress(ConnectionError):
+                await _download(engine, writer)
+                writer.write_eof()
+        finally:
             upload.cancel()
             await asyncio.gather(upload, return_exceptions=True)
-        engine_writer.close()
     await linger(reader)
 
 
-async def _upload(reader: asyncio.StreamReader, client: asyncio.StreamWriter, engine: asyncio.StreamWriter) -> None:
-    try:
-        await _copy(reader, engine)
-    except ConnectionError:
-        if reader.exception() is None:
+async def _upload(reader: asyncio.StreamReader, client: asyncio.StreamWriter, engine: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            data = await reader.read(BUFFER)
+        except ConnectionError:
+            data = b""
+        if not data:
+            break
+        try:
+            await loop.sock_sendall(engine, data)
+        except OSError:
             return  # the engine takes no more; its answer may still be on the way
-    if reader.exception() is not None or hung_up(client):
-        engine.transport.abort()
-        return
-    with contextlib.suppress(ConnectionError):
-        engine.write_eof()
+    with contextlib.suppress(OSError):
+        engine.shutdown(socket.SHUT_RDWR if hung_up(client) else socket.SHUT_WR)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(BUFFER):
+async def _download(engine: socket.socket, writer: asyncio.StreamWriter) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            data = await loop.sock_recv(engine, BUFFER)
+        except ConnectionError:
+            return  # it closed with some of the upload unread; all that it had sent was received before
+        if not data:
+            return
         writer.write(data)
         await writer.drain()
 

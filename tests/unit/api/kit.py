@@ -148,7 +148,7 @@ class Door:
             text = await reply.text()
         if not text:
             return reply.status, None
-        if reply.headers["Content-Type"] == "application/json":
+        if reply.content_type == "application/json":
             return reply.status, json.loads(text)
         return reply.status, text
 

@@ -1,4 +1,4 @@
-"""A test bed for the data plane: hosts, containers and clients as network namespaces on one machine, with a real kernel.
+"""A test bed for the data plane: hosts, containers and clients as network namespaces, with the machine's real kernel.
 
 Hosts and clients hang on one switch (a bridge in a namespace of its own). A container is a namespace with a link into
 its host's bridge and a server that tells, on any port, its name and the peer's address.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ipaddress
 import subprocess
 import sys
 import time
@@ -143,8 +142,9 @@ class Bed:
     def __init__(self, hosts: int = 3) -> None:
         self.prefix = "swt-"
         self.rows: list[tuple[str, EndpointRow]] = []
-        self.containers: dict[str, Container] = {}
+        self.containers: dict[str, Host] = {}  # the host of each
         self._processes: list[subprocess.Popen[str]] = []
+        self._servers: list[subprocess.Popen[str]] = []
         self._sweep()
         run(f"ip netns add {self.prefix}switch")
         self._in("switch", "ip link add br0 type bridge", "ip link set br0 up")
@@ -185,7 +185,24 @@ class Bed:
         own = {network: f"{prefix}.{10 + number}/24" for network, prefix in self.SUBNETS.items()}
         return Host(self, name, address, process, own)
 
+    def reset(self) -> None:
+        """Back to hosts without containers and rows, all alive."""
+        for process in self._servers:
+            process.kill()
+            process.wait()
+        self._servers.clear()
+        for name, host in self.containers.items():
+            for line in host.run("ip -o link").splitlines():
+                link = line.split()[1].partition("@")[0]
+                if link.startswith(f"{name}-"):
+                    host.run(f"ip link del {link}")
+            run(f"ip netns del {self.prefix}{name}")
+        self.containers.clear()
+        self.rows.clear()
+        self.update()
+
     def close(self) -> None:
+        self._processes += self._servers
         for process in self._processes:
             process.kill()
             process.wait()
@@ -213,6 +230,7 @@ class Bed:
         """A container with the address ending in `number` on each network; the last one has the default route."""
         namespace = self.prefix + name
         run(f"ip netns add {namespace}")
+        self.containers[name] = host
         self._in(name, "ip link set lo up")
         for index, network in enumerate(networks):
             address = f"{self.SUBNETS[network]}.{number}"
@@ -229,10 +247,9 @@ class Bed:
         process = subprocess.Popen(
             ["ip", "netns", "exec", namespace, sys.executable, "-c", SERVER, name], stdout=subprocess.PIPE, text=True
         )
-        self._processes.append(process)
+        self._servers.append(process)
         assert process.stdout and process.stdout.readline().strip() == "ready"
-        self.containers[name] = Container(namespace, name, f"{self.SUBNETS[networks[0]]}.{number}")
-        return self.containers[name]
+        return Container(namespace, name, f"{self.SUBNETS[networks[0]]}.{number}")
 
     def row(
         self,
@@ -289,7 +306,3 @@ def eventually(check: object, timeout: float = 8) -> bool:
             return True
         time.sleep(0.05)
     return False
-
-
-def in_subnet(address: str, subnet: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(subnet)

@@ -1,7 +1,8 @@
 """One host of the network test bed: a NetworkManager in the network namespace that it is started in.
 
 Reads a line of base64 per command from standard input and answers each with a line on standard output. There is no
-engine in a namespace, so engine networks are made the way an engine does: a bridge with the gateway's address.
+engine in a namespace, so engine networks are made the way an engine does: a bridge with the gateway's address, and
+firewall rules that let containers out with the host's address.
 """
 
 from __future__ import annotations
@@ -30,21 +31,33 @@ class BridgeMaker:
 
     async def create(self, network: EngineNetwork) -> EngineNetwork:
         prefix = network.subnet.partition("/")[2]
+        rules = [f"iptables {rule.format('-A')}" for rule in firewall(network)]
         for command in (
             f"ip link add {network.bridge} mtu {network.mtu} type bridge",
             f"ip addr add {network.gateway}/{prefix} dev {network.bridge}",
             f"ip link set {network.bridge} up",
+            *rules,
         ):
-            subprocess.run(command.split(), check=True)
+            await asyncio.to_thread(subprocess.run, command.split(), check=True)
         self._networks[network.network_id] = network
         return replace(network)
 
     async def remove(self, network: EngineNetwork) -> None:
         self._networks.pop(network.network_id, None)
-        subprocess.run(["ip", "link", "del", network.bridge], check=True)
+        for rule in firewall(network):
+            await asyncio.to_thread(subprocess.run, ["iptables", *rule.format("-D").split()], check=True)
+        await asyncio.to_thread(subprocess.run, ["ip", "link", "del", network.bridge], check=True)
 
     async def close(self) -> None:
         pass
+
+
+def firewall(network: EngineNetwork) -> list[str]:
+    return [
+        f"-t nat {{}} POSTROUTING -s {network.subnet} ! -o {network.bridge} -j MASQUERADE",
+        f"{{}} FORWARD -i {network.bridge} ! -o {network.bridge} -j ACCEPT",
+        f"{{}} FORWARD -o {network.bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
 
 
 async def main(node_id: str, underlay: str) -> None:

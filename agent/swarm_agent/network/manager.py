@@ -240,6 +240,7 @@ class NetworkManager:
                 failures += self._xtables.execute(item for item in group if isinstance(item, Restore))
             else:
                 failures += netlink.execute(group)
+        netlink.open_hairpins()
         return operations, failures
 
     def _observe(self, wanted: KernelState) -> KernelState:

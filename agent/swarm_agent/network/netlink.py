@@ -187,6 +187,39 @@ def execute(operations: Iterable[Operation]) -> list[Failure]:
     return failures
 
 
+def open_hairpins() -> int:
+    """Let containers be answered through their own port of our bridges; returns how many ports were changed.
+
+    With bridge netfilter on, a packet to a VIP that is translated to a container of the same bridge is bridged, not
+    routed. When the sender itself is chosen, it must leave by the port that it came in by, which bridges refuse.
+    """
+    try:
+        needed = (SYSCTL_ROOT / "net/bridge/bridge-nf-call-iptables").read_text().strip() == "1"
+    except FileNotFoundError:
+        needed = False
+    if not needed:
+        return 0
+    changed = 0
+    with IPRoute() as ip:
+        links = list(ip.get_links())
+        bridges = {link["index"] for link in links if link.get("ifname").startswith(BRIDGE_PREFIX)}
+        for link in links:
+            port = link.get(("linkinfo", "slave_data"))
+            if (
+                link.get("master") in bridges
+                and link.get(("linkinfo", "kind")) == "veth"
+                and port is not None
+                and not port.get("mode")
+            ):
+                try:
+                    ip.brport("set", index=link["index"], mode=1)
+                    changed += 1
+                except NetlinkError as error:
+                    if error.code not in ALREADY_GONE:
+                        raise
+    return changed
+
+
 class _Writer:
     def __init__(self, ip: Any) -> None:
         self._ip = ip

@@ -11,8 +11,8 @@ The way of a mesh connection, client C, entry host E, task T on host H:
     H  routing            that mark: through the tunnel to E, which undoes the DNAT and sends to C
 
 No source is rewritten except where the answer would not come back this way: sources that belong to a host or to an
-overlay network. The tunnel has a link-local address that nobody talks to: the kernel takes no packets with foreign sources
-from a link that has none. For 127.0.0.1 the links have route_localnet=1; raw rules then keep loopback closed to everyone else.
+overlay network. The tunnel has a link-local address that nobody talks to: from a link without any, the kernel takes no
+packets of foreign sources. For 127.0.0.1 the links have route_localnet=1; raw rules keep loopback closed to others.
 """
 
 from __future__ import annotations

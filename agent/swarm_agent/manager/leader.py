@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from swarm_agent.store.store import Store
 
 from .allocator import Allocator
+from .dispatcher import Dispatcher
 from .loop import Clock
 from .orchestrator import Orchestrator
 from .scheduler import Scheduler
@@ -32,13 +34,22 @@ class Leader:
     """The leader's loops. `clock`: wall clock in ns since the epoch; `rng`: where ids come from,
     `random.SystemRandom()`."""
 
-    def __init__(self, store: Store, *, rng: random.Random, clock: Clock = time.time_ns) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rng: random.Random,
+        clock: Clock = time.time_ns,
+        liveness: Callable[[str], bool | None] = lambda _: None,
+    ) -> None:
         # Tasks flow through them in this order; each only waits for the store, so the order of starting does not
         # matter.
+        self.dispatcher = Dispatcher(store, clock=clock, liveness=liveness)
         self._loops: list[Loop] = [
             Orchestrator(store, clock=clock, rng=rng),
             Allocator(store, clock=clock),
             Scheduler(store, clock=clock),
+            self.dispatcher,
         ]
         self._started: list[Loop] = []
 

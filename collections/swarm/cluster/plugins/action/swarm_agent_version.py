@@ -1,0 +1,29 @@
+# Copyright: the cluster's authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings the agent's archive to hosts that lack the version, and only to those: a first call asks, a second installs."""
+
+from __future__ import annotations
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    """Runs on the controller, since the archive is there."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        asked = self._execute_module(module_args=arguments, task_vars=task_vars)
+        if asked.get("failed") or not asked.pop("needs_archive", False):
+            return asked
+        self._make_tmp_path()
+        source = self._connection._shell.join_path(self._connection._shell.tmpdir, "agent.tar.gz")
+        self._transfer_file(self._loader.get_real_file(arguments["archive"]), source)
+        arguments["_source"] = source
+        try:
+            return self._execute_module(module_args=arguments, task_vars=task_vars)
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)

@@ -331,7 +331,7 @@ class _Writer:
             namespace, peer = link.get("link_netnsid"), link.get("link")
             if link.get(("linkinfo", "kind")) != "veth" or link.get("master") or namespace is None or not peer:
                 continue
-            other = next(iter(self._ip.link("get", index=peer, target_netnsid=namespace)), None)
+            other = next(iter(self._ip.link("get", index=peer, if_netnsid=namespace)), None)
             mac = (other.get("address") if other else None) or ""
             if mac.startswith("02:42:") and ipaddress.IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))) in subnet:
                 self._ip.link("set", index=link["index"], master=bridge)

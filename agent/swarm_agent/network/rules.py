@@ -81,11 +81,7 @@ def surrounding_chains(
             _RESTORE_PUBLISHED,
         ),
         ("mangle", "SWARM-HOSTS"): tuple(hosts),
-        ("mangle", "SWARM-MARK-OUT"): (
-            _RESTORE_PUBLISHED,
-            # A VIP's packets enter and leave by one bridge; a redirect would teach the container to pass us by.
-            f"-o {BRIDGES} -p icmp -m icmp --icmp-type 5 -j DROP",
-        ),
+        ("mangle", "SWARM-MARK-OUT"): (_RESTORE_PUBLISHED,),
         # The tunnel's own packets inherit the mark of what they carry, and would be routed into the tunnel again.
         ("mangle", "SWARM-UNMARK"): (f"-o {MESH_LINK} -j MARK --set-xmark 0x0/{HOST_MASK:#x}",),
         ("nat", "SWARM-PRE"): (f"-j {VIRTUAL_CHAIN}", f"-m addrtype --dst-type LOCAL -j {PUBLISH_CHAIN}"),

@@ -62,6 +62,10 @@ def start(home: Home) -> bool:
     """Make sure the machine's engine answers; whether it had to be started. An error has the engine's last words."""
     if answers():
         return False
+    if _engine_starts():
+        # Installing its package may have started one, which takes a moment. A second one would fight it for its files.
+        _wait_until(answers, "the engine that runs on this machine to answer")
+        return False
     if _systemd_runs():
         run(["systemctl", "start", "docker"], timeout=_START_SECONDS)
         home.directory.mkdir(parents=True, exist_ok=True)
@@ -117,6 +121,18 @@ def _start_plain(home: Home) -> None:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
             raise LabError(f"dockerd did not come up on this machine; the end of {log} says:\n{last}")
         time.sleep(0.2)
+
+
+def _engine_starts() -> bool:
+    """Whether a dockerd runs on this machine itself. Those in containers are seen from here, but live elsewhere."""
+    here = os.readlink("/proc/self/ns/pid")
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if _program(int(entry.name)) == "dockerd" and os.readlink(entry / "ns" / "pid") == here:
+                return True
+        except OSError:
+            continue  # it ended while we looked
+    return False
 
 
 def _plain_engine(home: Home) -> int | None:

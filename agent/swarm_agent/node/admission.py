@@ -7,6 +7,7 @@ written here: a join that fails leaves no trace.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass
 
@@ -109,8 +110,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "i/o timeout"
     cause = getattr(error, "os_error", None) or error
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"connect: {cause.strerror.lower()}" if cause.errno and cause.errno > 0 else cause.strerror
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+        return f"connect: {os.strerror(cause.errno).lower()}"
     return str(error) or type(error).__name__
 
 

@@ -112,7 +112,7 @@ async def test_no_token_at_all(manager):
 
 
 async def test_nobody_at_the_address(manager):
-    with pytest.raises(Unavailable, match=r"dial tcp 127.0.0.1:1: connect: connect.* refused|dial tcp 127.0.0.1:1"):
+    with pytest.raises(Unavailable, match="dial tcp 127.0.0.1:1: connect: connection refused"):
         await request_admission("127.0.0.1:1", manager.cluster.join_tokens.worker, "active", "host7")
 
 

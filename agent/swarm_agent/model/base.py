@@ -19,6 +19,8 @@ from .errors import BadRequest
 
 T = TypeVar("T")
 
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
+
 _ACRONYMS = {
     "id": "ID", "ids": "IDs", "cpus": "CPUs", "url": "URL", "dns": "DNS", "tls": "TLS", "ca": "CA", "cas": "CAs",
     "tty": "TTY", "uid": "UID", "gid": "GID", "ip": "IP", "ips": "IPs", "pid": "PID", "os": "OS", "csi": "CSI",
@@ -45,11 +47,16 @@ def always(factory: Callable[[], Any]) -> Any:
 
 
 def strip_nulls(value: Any) -> Any:
-    """The JSON value without null members and entries, as Go's decoder would see it."""
+    """The JSON value without null members and entries, as Go's decoder would see it.
+
+    Raises BadRequest for integers that Go's clients could not read back.
+    """
     if isinstance(value, dict):
         return {key: strip_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [strip_nulls(item) for item in value if item is not None]
+    if isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64:
+        raise BadRequest(f"invalid JSON: number {value} is out of range")
     return value
 
 

@@ -120,7 +120,8 @@ class Service(Stored, frozen=True):
     service_status: ServiceStatus | None = None
     job_status: JobStatus | None = None
     # Moves only when the spec changes; tasks remember the one they were made from (staleness, restart counters).
-    spec_version: Version = msgspec.field(default_factory=Version, name="_SpecVersion")
+    # (A default value, not a factory: only that is left out of the API's JSON.)
+    spec_version: Version = msgspec.field(default=Version(), name="_SpecVersion")
     previous_spec_version: Version | None = msgspec.field(default=None, name="_PreviousSpecVersion")
     # X-Registry-Auth as the client sent it, passed on to the nodes that pull.
     registry_auth: str = msgspec.field(default="", name="_RegistryAuth")

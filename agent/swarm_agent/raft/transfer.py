@@ -25,7 +25,7 @@ GIVE_UP_TICKS = 100
 class Outgoing:
     """One snapshot on its way to one member."""
 
-    __slots__ = ("_acknowledged", "_end", "_next", "_silent", "ended", "meta")
+    __slots__ = ("_acknowledged", "_end", "_next", "_rewound", "_silent", "ended", "meta")
 
     def __init__(self, meta: SnapshotMeta) -> None:
         self.meta = meta
@@ -33,6 +33,7 @@ class Outgoing:
         self._acknowledged = 0
         self._next = 0
         self._end: int | None = None
+        self._rewound = False
         self._silent = 0
 
     def next_part(self) -> int | None:
@@ -58,9 +59,14 @@ class Outgoing:
         elif reply.next > self._acknowledged:
             self._acknowledged = reply.next
             self._next = max(self._next, reply.next)
+            self._rewound = False
             self._silent = 0
         elif reply.next == 0 and self._acknowledged:
             self._acknowledged = self._next = 0  # the receiver was restarted
+        elif reply.next == self._acknowledged and not self._rewound:
+            # It got a later part than the one it wants, which therefore was lost or overtaken. Once is enough.
+            self._next = self._acknowledged
+            self._rewound = True
 
     def tick(self) -> None:
         """A tick of the clock."""
@@ -69,6 +75,7 @@ class Outgoing:
             self.ended = True
         elif self._silent % REPEAT_TICKS == 0:
             self._next = self._acknowledged
+            self._rewound = False
 
 
 class Verdict(enum.Enum):

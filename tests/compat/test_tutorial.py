@@ -212,9 +212,9 @@ def test_an_image_that_one_host_lacks_is_rejected_there_and_runs_elsewhere(host1
     for name in ("host1", "host2"):
         lab.host(name).engine("tag", "alpine:latest", "partial:1")
     host1.docker(
-        "service", "create", "--detach", "--name", "partial", "--replicas", "6", "--restart-delay", "200ms", "--no-resolve-image",
-        "partial:1", "sleep", "1d",
-    )  # fmt: skip
+        "service create --detach --name partial --replicas 6 --restart-delay 200ms --no-resolve-image "
+        "partial:1 sleep 1d"
+    )
     eventually(lambda: len(running(host1, "partial")) == 6, timeout=90)
     assert {task["node"] for task in running(host1, "partial")} == {"host1", "host2"}
     rejected = [task for task in tasks(host1, "partial") if task["current"].startswith("Rejected")]

@@ -1,0 +1,178 @@
+"""A host's kernel and engine as plain data: applies operations with the kernel's rules, so that a wrong order fails.
+
+Links must exist before anything hangs on them and take it with them when they go; a bridge belongs to its network of
+the engine; a chain can be removed only when nothing leads to it, and a rule can only lead to a chain that is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from swarm_agent.network.diff import kernel_operations, link_of_sysctl, network_operations
+from swarm_agent.network.state import (
+    AddLink,
+    AddRule,
+    Bridge,
+    Chain,
+    ChainKey,
+    CreateNetwork,
+    EngineNetwork,
+    Jump,
+    KernelState,
+    Operation,
+    RemoveFdb,
+    RemoveLink,
+    RemoveNeighbour,
+    RemoveNetwork,
+    RemovePortFdb,
+    RemoveRoute,
+    RemoveRule,
+    Restore,
+    Rule,
+    SetBridge,
+    SetFdb,
+    SetNeighbour,
+    SetPortFdb,
+    SetRoute,
+    SetSysctl,
+    Vxlan,
+)
+
+
+@dataclass
+class KernelModel:
+    networks: dict[str, EngineNetwork] = field(default_factory=dict)
+    bridges: dict[str, Bridge] = field(default_factory=dict)
+    vxlans: dict[str, Vxlan] = field(default_factory=dict)
+    fdb: dict[tuple[str, str], str] = field(default_factory=dict)
+    port_fdb: set[tuple[str, str]] = field(default_factory=set)
+    neighbours: dict[tuple[str, str], str] = field(default_factory=dict)
+    routes: dict[tuple[int, str], tuple[str, str]] = field(default_factory=dict)
+    rules: set[Rule] = field(default_factory=set)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    chains: dict[ChainKey, Chain] = field(default_factory=dict)
+    jumps: set[Jump] = field(default_factory=set)
+
+    def state(self) -> KernelState:
+        """What an observation of this host would give."""
+        return KernelState(
+            dict(self.networks),
+            dict(self.bridges),
+            dict(self.vxlans),
+            dict(self.fdb),
+            frozenset(self.port_fdb),
+            dict(self.neighbours),
+            dict(self.routes),
+            frozenset(self.rules),
+            dict(self.sysctls),
+            dict(self.chains),
+            frozenset(self.jumps),
+        )
+
+    def bring_to(self, wanted: KernelState) -> list[Operation]:
+        """A round as the driver does it: engine networks, the kernel as it is then, removals."""
+        creations, removals = network_operations(self.state(), wanted)
+        for operation in creations:
+            self.apply(operation)
+        operations = kernel_operations(self.state(), wanted)
+        for operation in (*operations, *removals):
+            self.apply(operation)
+        return [*creations, *operations, *removals]
+
+    def apply(self, operation: Operation) -> None:
+        match operation:
+            case CreateNetwork(network):
+                assert network.network_id not in self.networks and network.bridge not in self.bridges
+                self.networks[network.network_id] = network
+                address = f"{network.gateway}/{network.subnet.partition('/')[2]}"
+                self.bridges[network.bridge] = Bridge("aa:aa:aa:aa:aa:aa", address)
+            case RemoveNetwork(network):
+                del self.networks[network.network_id]
+                self.bridges.pop(network.bridge, None)
+                for name, vxlan in self.vxlans.items():
+                    if vxlan.bridge == network.bridge:
+                        self.vxlans[name] = replace(vxlan, bridge="")
+                self._forget({network.bridge})
+            case SetBridge(link, bridge, _):
+                assert any(network.bridge == link for network in self.networks.values())
+                self.bridges[link] = bridge
+            case AddLink(link, vxlan):
+                assert link not in self.vxlans
+                assert not vxlan.bridge or vxlan.bridge in self.bridges
+                self.vxlans[link] = vxlan
+            case RemoveLink(link):
+                del self.vxlans[link]
+                self._forget({link})
+            case SetFdb(link, mac, underlay):
+                assert link in self.vxlans
+                self.fdb[link, mac] = underlay
+            case RemoveFdb(link, mac):
+                del self.fdb[link, mac]
+            case SetPortFdb(link, mac):
+                assert self.vxlans[link].bridge
+                self.port_fdb.add((link, mac))
+            case RemovePortFdb(link, mac):
+                self.port_fdb.remove((link, mac))
+            case SetNeighbour(link, ip, mac):
+                assert link in self.vxlans
+                self.neighbours[link, ip] = mac
+            case RemoveNeighbour(link, ip):
+                del self.neighbours[link, ip]
+            case SetRoute(table, prefix, via, link):
+                assert link in self.vxlans
+                self.routes[table, prefix] = (via, link)
+            case RemoveRoute(table, prefix):
+                del self.routes[table, prefix]
+            case AddRule(rule):
+                assert rule not in self.rules
+                self.rules.add(rule)
+            case RemoveRule(rule):
+                self.rules.remove(rule)
+            case SetSysctl(path, value):
+                link = link_of_sysctl(path)
+                assert not link or link in self.vxlans or link in self.bridges
+                self.sysctls[path] = value
+            case Restore():
+                self._restore(operation)
+
+    def _restore(self, operation: Restore) -> None:
+        table = operation.table
+        for chain, content in operation.chains:
+            self.chains[table, chain] = content
+        self.jumps -= set(operation.removed_jumps)
+        self.jumps |= set(operation.jumps)
+        for chain in operation.removed:
+            del self.chains[table, chain]
+        for jump in self.jumps:
+            assert jump.table != table or (table, jump.target) in self.chains, f"{jump} leads nowhere"
+        for (owner, chain), rules in self.chains.items():
+            for rule in rules:
+                target = rule.rpartition("-j ")[2].split(" ")[0]
+                if owner == table and target.startswith("SWARM-"):
+                    assert (table, target) in self.chains, f"{chain}: {rule} leads nowhere"
+
+    def _forget(self, links: set[str]) -> None:
+        self.fdb = {key: value for key, value in self.fdb.items() if key[0] not in links}
+        self.port_fdb = {key for key in self.port_fdb if key[0] not in links}
+        self.neighbours = {key: value for key, value in self.neighbours.items() if key[0] not in links}
+        self.routes = {key: value for key, value in self.routes.items() if value[1] not in links}
+        self.sysctls = {path: value for path, value in self.sysctls.items() if link_of_sysctl(path) not in links}
+
+    # --- accidents ----------------------------------------------------------------------------------------------------
+
+    def lose_link(self, link: str) -> None:
+        """Somebody deletes a link of ours."""
+        if link in self.vxlans:
+            del self.vxlans[link]
+        elif link in self.bridges:
+            del self.bridges[link]
+            for name, vxlan in self.vxlans.items():
+                if vxlan.bridge == link:
+                    self.vxlans[name] = replace(vxlan, bridge="")
+                    self.port_fdb = {key for key in self.port_fdb if key[0] != name}
+        self._forget({link})
+
+    def flush_table(self, table: str) -> None:
+        """Somebody flushes an iptables table and deletes its chains."""
+        self.chains = {key: rules for key, rules in self.chains.items() if key[0] != table}
+        self.jumps = {jump for jump in self.jumps if jump.table != table}

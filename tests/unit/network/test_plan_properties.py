@@ -1,0 +1,141 @@
+"""For any sequence of tables and accidents: bringing a host to its plan step by step ends where a fresh host ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarm_agent.model.addresses import mac_of
+from swarm_agent.model.objects import Network, NetworkDriverState
+from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
+from swarm_agent.model.specs import NetworkSpec
+from swarm_agent.network.iptables import IptablesBalancer
+from swarm_agent.network.plan import plan
+from swarm_agent.network.state import KernelState
+from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables
+from tests.unit.network.kernel_model import KernelModel
+
+FACTS = HostFacts("n0", "192.168.7.1")
+NODES = {f"n{index}": f"192.168.7.{index + 1}" for index in range(4)} | {"n4": "192.168.8.1"}
+NETWORKS = {"ingress": "10.0.0", "alpha": "10.0.1", "beta": "10.0.2"}
+
+
+def network(name: str) -> Network:
+    return Network(
+        id=name,
+        spec=NetworkSpec(name=name, ingress=name == "ingress"),
+        driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(4097 + list(NETWORKS).index(name))}),
+    )
+
+
+@st.composite
+def endpoint_rows(draw: Callable[..., object]) -> tuple[str, EndpointRow]:
+    number = draw(st.integers(20, 29))
+    addresses = tuple(
+        AddressRow(
+            name,
+            f"{NETWORKS[name]}.{number}",
+            mac_of(f"{NETWORKS[name]}.{number}"),
+            draw(st.sampled_from(["", f"{NETWORKS[name]}.200", f"{NETWORKS[name]}.201"])),
+        )
+        for name in draw(st.sets(st.sampled_from(list(NETWORKS)), min_size=1))
+    )
+    port = st.builds(
+        PortRow,
+        st.sampled_from(["tcp", "udp", ""]),
+        st.integers(1, 3),
+        st.sampled_from([0, 8080, 8081]),
+        st.sampled_from(["ingress", "host"]),
+    )
+    row = EndpointRow(
+        f"task{number}",
+        "service",
+        "web",
+        number,
+        "container",
+        addresses,
+        tuple(draw(st.lists(port, max_size=2))),
+        draw(st.booleans()),
+    )
+    return draw(st.sampled_from(list(NODES))), row
+
+
+def unique_by_task(rows: list[tuple[str, EndpointRow]]) -> list[tuple[str, EndpointRow]]:
+    return list({row.task_id: (owner, row) for owner, row in rows}.values())
+
+
+@st.composite
+def tables(draw: Callable[..., object]) -> NetworkTables:
+    names = draw(st.sets(st.sampled_from(list(NETWORKS))))
+    nodes = draw(st.sets(st.sampled_from(list(NODES))))
+    peers = [
+        (node, PeerRow(name, f"{prefix}.{10 + index}", mac_of(f"{prefix}.{10 + index}")))
+        for index, node in enumerate(sorted(nodes))
+        for name, prefix in NETWORKS.items()
+    ]
+    return NetworkTables(
+        networks=[network(name) for name in names],
+        own={name: f"{NETWORKS[name]}.{draw(st.integers(5, 6))}/24" for name in names if draw(st.booleans())},
+        hosts={node: NODES[node] for node in nodes},
+        endpoints=unique_by_task(draw(st.lists(endpoint_rows(), max_size=6))),
+        peers=peers,
+    )
+
+
+def wanted(state: NetworkTables) -> KernelState:
+    planned = plan(state, FACTS, IptablesBalancer())
+    assert planned.problems == ()
+    return planned.state
+
+
+ACCIDENTS = ["swmesh", "swb-alpha", "swb-ingress", "swv-alpha", "nat", "filter", ""]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(tables(), st.sampled_from(ACCIDENTS)), min_size=1, max_size=6))
+def test_step_by_step_ends_where_a_fresh_host_ends(steps: list[tuple[NetworkTables, str]]) -> None:
+    host = KernelModel()
+    for state, accident in steps:
+        fresh = KernelModel()
+        fresh.bring_to(wanted(state))
+        host.bring_to(wanted(state))
+        assert without_host_settings(host) == without_host_settings(fresh)
+        assert host.bring_to(wanted(state)) == []
+        if accident in ("nat", "filter"):
+            host.flush_table(accident)
+        elif accident:
+            host.lose_link(accident)
+
+
+def without_host_settings(host: KernelModel) -> KernelState:
+    """Settings of the host itself are left when a host leaves its cluster; all else must match."""
+    host_settings = {path for path in host.sysctls if not path.startswith("net/ipv4/conf/sw")}
+    kept = KernelModel(**{name: getattr(host, name) for name in KernelModel.__dataclass_fields__})
+    kept.sysctls = {path: value for path, value in host.sysctls.items() if path not in host_settings}
+    return kept.state()
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.integers())
+def test_the_plan_does_not_depend_on_the_order_of_rows(state: NetworkTables, seed: int) -> None:
+    rng = random.Random(seed)
+    shuffled = NetworkTables(
+        networks=rng.sample(list(state.networks), len(state.networks)),
+        own=dict(reversed(list(state.own.items()))),
+        hosts=dict(reversed(list(state.hosts.items()))),
+        endpoints=rng.sample(list(state.endpoints), len(state.endpoints)),
+        peers=rng.sample(list(state.peers), len(state.peers)),
+    )
+    assert wanted(shuffled) == wanted(state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables())
+def test_leaving_the_cluster_leaves_nothing(state: NetworkTables) -> None:
+    host = KernelModel()
+    host.bring_to(wanted(state))
+    host.bring_to(wanted(NetworkTables()))
+    assert without_host_settings(host) == KernelState()

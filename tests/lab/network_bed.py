@@ -129,8 +129,8 @@ class Host:
         return run(f"ip netns exec {self.namespace} {command}", check=check)
 
 
-def make_network(network_id: str, subnet: str, vni: int, ingress: bool = False, internal: bool = False) -> Network:
-    spec = NetworkSpec(name=network_id, ingress=ingress, internal=internal)
+def make_network(network_id: str, vni: int, name: str = "", ingress: bool = False, internal: bool = False) -> Network:
+    spec = NetworkSpec(name=name or network_id, ingress=ingress, internal=internal)
     return Network(id=network_id, spec=spec, driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(vni)}))
 
 
@@ -148,7 +148,7 @@ class Bed:
         self._sweep()
         run(f"ip netns add {self.prefix}switch")
         self._in("switch", "ip link add br0 type bridge", "ip link set br0 up")
-        self.networks = [make_network("ingress", "", 4097, ingress=True), make_network("net1", "", 4098)]
+        self.networks = [make_network("ingress", 4097, ingress=True), make_network("net1", 4098)]
         self.hosts = [self._host(number) for number in range(1, hosts + 1)]
         self.client = self._machine("client", "10.99.0.100")
 

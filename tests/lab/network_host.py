@@ -1,8 +1,8 @@
 """One host of the network test bed: a NetworkManager in the network namespace that it is started in.
 
-Reads a line of base64 per command from standard input and answers each with a line on standard output. There is no
-engine in a namespace, so engine networks are made the way an engine does: a bridge with the gateway's address, and
-firewall rules that let containers out with the host's address.
+Reads a line of base64 per command from standard input and answers each with a line on standard output. Without the
+socket of an engine, engine networks are made the way an engine does: a bridge with the gateway's address, and firewall
+rules that let containers out with the host's address.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def firewall(network: EngineNetwork) -> list[str]:
     ]
 
 
-async def main(node_id: str, underlay: str) -> None:
-    manager = NetworkManager(node_id=node_id, underlay=underlay, engine=BridgeMaker())
+async def main(node_id: str, underlay: str, engine_socket: str = "") -> None:
+    engine = None if engine_socket else BridgeMaker()
+    manager = NetworkManager(node_id=node_id, underlay=underlay, engine=engine, engine_socket=engine_socket)
     await manager.start()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):

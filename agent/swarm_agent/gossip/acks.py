@@ -71,11 +71,12 @@ class Acks:
                     kernel.tell(helper, question)
         self._timer = kernel.timers.after(kernel.config.ask_interval, self._ask)
 
-    def on_applied(self, ack: m.Applied) -> None:
+    def on_applied(self, ack: m.Applied, sender: str) -> None:
+        """An acknowledgement, ours or to be passed on: once only, so that wrong addresses cannot make it run in circles."""
         kernel = self.kernel
         if ack.owner != self._own.owner:
             owner = kernel.members.get(ack.owner)
-            if owner is not None and owner.live:
+            if owner is not None and owner.live and sender == ack.node:
                 kernel.tell(owner, ack)
             return
         if ack.epoch != self._own.epoch or ack.seq > self._own.watermark or kernel.members.get(ack.node) is None:
@@ -112,12 +113,12 @@ class Acks:
             if peer is not None and peer.live:
                 kernel.tell(peer, m.Applied(kernel.me.id, owner, *version))
 
-    def on_ask(self, question: m.AskApplied, back: Address) -> bool:
-        """True when the question was ours to answer."""
+    def on_ask(self, question: m.AskApplied, sender: str, back: Address) -> bool:
+        """True when the question was ours to answer; else it is passed on, once only."""
         kernel = self.kernel
         if question.target != kernel.me.id:
             target = kernel.members.get(question.target)
-            if target is not None and target.live:
+            if target is not None and target.live and sender == question.owner:
                 kernel.tell(target, question)
             return False
         done = self._applied.get(question.owner)

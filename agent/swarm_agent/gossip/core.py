@@ -76,7 +76,7 @@ class Core:
             m.Suspect: lambda msg, sender, addr: self.membership.suspect(msg.id, msg.incarnation, msg.by, sender),
             m.Dead: lambda msg, sender, addr: self.membership.dead(msg.id, msg.incarnation, msg.by, sender),
             m.Record: lambda msg, sender, addr: self.rows.on_record(msg, sender),
-            m.Applied: lambda msg, sender, addr: self.rows.acks.on_applied(msg),
+            m.Applied: lambda msg, sender, addr: self.rows.acks.on_applied(msg, sender),
             m.AskApplied: self._on_ask,
             m.Pull: self._on_pull,
             m.Delta: lambda msg, sender, addr: self.rows.on_delta(msg),
@@ -161,7 +161,7 @@ class Core:
             self.kernel.counters["pings_misaddressed"] += 1
 
     def _on_ask(self, question: m.AskApplied, sender: str, address: Address) -> None:
-        if self.rows.acks.on_ask(question, address):
+        if self.rows.acks.on_ask(question, sender, address):
             self.rows.heard_version(question.owner, question.epoch, question.seq)
 
     def _on_pull(self, pull: m.Pull, sender: str, address: Address) -> None:

@@ -17,7 +17,7 @@ from .config import Config
 from .members import Digest, Members, Peer
 from .seal import OVERHEAD, Keyring, Sealer
 from .spread import Queue, Rank, sends
-from .timers import Timer, Timers
+from .timers import ROUNDING, Timer, Timers
 from .types import Address, Effect, Notice, OpenStream, SendPacket, StreamKind
 
 
@@ -61,6 +61,7 @@ class Kernel:
         self.leaving = False
         self._tick: Timer | None = None
         self._last_tick = now - 1.0
+        self._last_regular = now - 1.0
         self._announce = False
         self._seq = rng.getrandbits(32)
 
@@ -167,7 +168,7 @@ class Kernel:
         self._tick = None
         now = self.timers.now
         # A tick before the interval is over is for fresh facts only: sends spread in time survive a burst of loss.
-        fresh_only = now - self._last_regular < self.config.gossip_interval
+        fresh_only = now < self._last_regular + self.config.gossip_interval - ROUNDING
         limit = self.limit
         for peer in self.members.pick(self.config.gossip_nodes):
             facts = self.queue.fill(peer.id, self.room(), limit, fresh_only)
@@ -183,5 +184,3 @@ class Kernel:
             self.flush_soon()
         elif len(self.queue):
             self._tick = self.timers.at(self._last_regular + self.config.gossip_interval, self._gossip)
-
-    _last_regular = -1e9

@@ -71,8 +71,9 @@ class Membership:
                 self._changed(peer, old)
             else:
                 self.on_visibility(peer.id)
-        elif fact.incarnation == peer.incarnation > peer.info:
-            # An accusation brought this incarnation before its owner's word did: address and meta still count.
+        elif fact.incarnation == peer.incarnation and (fact.incarnation, fact.epoch) > (peer.info, peer.epoch):
+            # An accusation brought this incarnation before its owner's word did, or a process whose clock is behind uses
+            # it again: address, epoch and meta still count, the state does not.
             moved = self._take_info(peer, fact)
             self._spread(fact)
             self._changed(peer, peer.state)
@@ -164,6 +165,7 @@ class Membership:
         if self.kernel.leaving:
             return
         if fact.epoch > me.epoch:
+            me.incarnation = max(me.incarnation, fact.incarnation)
             self.on_own_epoch(fact.epoch + 1)
         same = (fact.host, fact.port, fact.meta) == (me.host, me.port, me.meta)
         if fact.incarnation > me.incarnation or (fact.incarnation == me.incarnation and not same):
@@ -219,9 +221,12 @@ class Membership:
         if now - peer.told < TELL_GAP or kernel.leaving:
             return peer
         to = address or peer.address
-        if header.incarnation > peer.info or header.incarnation > peer.incarnation:
+        if (header.incarnation, header.epoch) > (peer.info, peer.epoch) and header.incarnation >= peer.incarnation:
             peer.told = now
             kernel.send(to, m.Who())
+        elif header.epoch < peer.epoch:
+            peer.told = now
+            kernel.send(to, self.info(peer))
         elif header.incarnation < peer.incarnation or peer.state in (State.SUSPECT, State.DEAD):
             peer.told = now
             kernel.send(to, self.fact(peer))

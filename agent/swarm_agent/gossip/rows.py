@@ -128,7 +128,7 @@ class Rows:
         self.acks.members_changed()
         log = self._logs.get(id)
         self._update_digest(id)
-        if log is not None and log.entries:
+        if log is not None and (log.entries or log.watermark):
             self.kernel.effects.append(RowsChanged())
 
     def process(self, id: str, epoch: int) -> None:

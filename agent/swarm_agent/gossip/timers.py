@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 
+ROUNDING = 1e-6  # (at + offset) - offset need not be at
+
+
 class Timer:
     """A scheduled call; cancel() is enough to forget it."""
 
@@ -67,7 +70,7 @@ class Timers:
 
     def fire(self) -> None:
         """Run what is due now, in order; what those calls schedule for now runs too."""
-        while (timer := self._peek()) is not None and timer.at <= self.now:
+        while (timer := self._peek()) is not None and timer.at <= self.now + ROUNDING:
             heapq.heappop(self._heap)
             call, args = timer.call, timer.args
             timer.cancel()

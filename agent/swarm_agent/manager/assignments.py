@@ -78,6 +78,8 @@ class Outbox:
         self._tasks: dict[str, Task] = {}
         self._secrets: dict[str, int] = {}
         self._configs: dict[str, int] = {}
+        # What its tasks name, there or not: (Secret or Config, id).
+        self._named: set[tuple[type[Secret | Config], str]] = set()
         self._welcome: Welcome | None = None
         self._started = False
         self._marked: set[str] = set()
@@ -93,8 +95,8 @@ class Outbox:
         self._welcome_marked = True
 
     def mark_file(self, kind: type[Secret | Config], id_: str) -> None:
-        """The secret or config was changed or removed."""
-        if id_ in (self._secrets if kind is Secret else self._configs):
+        """The secret or config was created, changed or removed."""
+        if (kind, id_) in self._named:
             self._files_marked = True
 
     def next(self, view: Reader) -> list[ToNode]:
@@ -161,15 +163,18 @@ class Outbox:
         """The secrets and configs that unfinished tasks of the node name."""
         secrets: dict[str, Secret] = {}
         configs: dict[str, Config] = {}
+        self._named.clear()
         for task in self._tasks.values():
             container = task.spec.container_spec
             if container is None or task.status.state.is_terminal:
                 continue
             for secret_reference in container.secrets:
+                self._named.add((Secret, secret_reference.secret_id))
                 secret = view.get(Secret, secret_reference.secret_id)
                 if secret is not None:
                     secrets[secret.id] = secret
             for config_reference in container.configs:
+                self._named.add((Config, config_reference.config_id))
                 config = view.get(Config, config_reference.config_id)
                 if config is not None:
                     configs[config.id] = config

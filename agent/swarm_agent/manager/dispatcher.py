@@ -169,9 +169,8 @@ class Dispatcher:
                 everybody |= _as_manager(old) != _as_manager(new)
                 self._node_changed(old, new)
             elif change.kind in (Secret, Config):
-                if old is not None:
-                    for node_id in self._sessions:
-                        self._mark(node_id, functools.partial(Outbox.mark_file, kind=change.kind, id_=change.id))
+                for node_id in self._sessions:
+                    self._mark(node_id, functools.partial(Outbox.mark_file, kind=change.kind, id_=change.id))
             elif change.kind is Cluster:
                 everybody = True
                 self._nodes.set_period(heartbeat_period(new))

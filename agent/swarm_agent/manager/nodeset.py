@@ -1,8 +1,8 @@
 """The nodes as the scheduler sees them: what runs where, and what is left. Kept up to date change by change.
 
 A `NodeInfo` adds up its tasks once, when they come and go, so a pass over a thousand nodes reads sums in place of
-tasks. The `NodeSet` also keeps the available nodes in buckets by number of tasks, and for each service the nodes that
-run it: the scheduler finds the emptiest nodes without sorting all of them (placement.py).
+tasks. The `NodeSet` also keeps the available nodes sorted (partition.py), and for each service the nodes that run it:
+the scheduler finds the emptiest nodes without looking at all of them (placement.py).
 
 Two ways of counting (reference/swarm.md §3.6). A task that is to run (desired state up to COMPLETE) counts for
 spreading; one that is being stopped no longer does, but it keeps its reservations and host ports until it is seen to
@@ -20,6 +20,7 @@ from swarm_agent.model.states import TaskState
 from swarm_agent.model.times import SECOND
 
 from . import generic
+from .partition import Partition, Path
 
 MAX_FAILURES = 5
 """A node on which a version of a service failed so often lately is chosen last for it."""
@@ -182,23 +183,39 @@ class NodeInfo:
                     del self.ports[port]
 
 
+PARTITIONS = 16
+"""Partitions that are kept up to date at a time, one for each list of preferences in recent use."""
+
+
 class NodeSet:
-    """All nodes. `forget_verdicts(node_id)` is called when a node changes in a way that fixed filters could judge
+    """All nodes. `forget_verdicts(node_id)` is called when a node changes in a way that filters could judge
     differently."""
 
-    __slots__ = ("_forget_verdicts", "buckets", "known", "nodes", "running", "unavailable")
+    __slots__ = ("_forget_verdicts", "_partitions", "known", "nodes", "running", "unavailable")
 
     def __init__(self, forget_verdicts: Callable[[str], None]) -> None:
         self.nodes: dict[str, NodeInfo] = {}
-        self.buckets: dict[int, dict[str, NodeInfo]] = {}
-        """Available nodes by number of active tasks."""
         self.running: dict[str, dict[str, NodeInfo]] = {}
         """For each service the nodes (available or not) with active tasks of it."""
         self.known = 0
         """Nodes that are in the store."""
         self.unavailable = 0
         """Those of them that take no new tasks."""
+        self._partitions: dict[Path, Partition] = {}
         self._forget_verdicts = forget_verdicts
+
+    def partition(self, labels: Path) -> Partition:
+        """The available nodes by these labels."""
+        found = self._partitions.pop(labels, None)
+        if found is None:
+            found = Partition(labels)
+            for info in self.nodes.values():
+                if info.available:
+                    found.add(info)
+        self._partitions[labels] = found
+        if len(self._partitions) > PARTITIONS:
+            del self._partitions[next(iter(self._partitions))]
+        return found
 
     def put_node(self, node: Node) -> None:
         """A node came or changed."""
@@ -265,21 +282,20 @@ class NodeSet:
 
     def _bucket(self, info: NodeInfo) -> None:
         if info.available:
-            self.buckets.setdefault(info.active, {})[info.id] = info
+            for partition in self._partitions.values():
+                partition.add(info)
 
-    def _unbucket(self, info: NodeInfo, active: int | None = None) -> None:
+    def _unbucket(self, info: NodeInfo) -> None:
         if info.available:
-            key = info.active if active is None else active
-            bucket = self.buckets[key]
-            del bucket[info.id]
-            if not bucket:
-                del self.buckets[key]
+            for partition in self._partitions.values():
+                partition.remove(info)
 
     def _moved(self, info: NodeInfo, before: int, service_id: str) -> None:
         if info.active == before:
             return
-        self._unbucket(info, before)
-        self._bucket(info)
+        if info.available:
+            for partition in self._partitions.values():
+                partition.move(info, before)
         if service_id in info.by_service:
             self.running.setdefault(service_id, {})[info.id] = info
         else:

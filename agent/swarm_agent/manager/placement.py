@@ -5,9 +5,9 @@ then fewest tasks of this service, then fewest tasks at all. Without preferences
 from the node set's buckets in just that order, as many as the group needs, and those that have got a task wait in a
 heap for their next turn. A service of 3 replicas on 5,000 nodes looks at 3 nodes.
 
-Placement preferences make a tree by label values, a missing label being a value of its own. Each task goes down the
-branch with the fewest tasks of the service; a branch without room is dropped. Level by level this gives Swarm's equal
-branches.
+Placement preferences split the nodes by label values, a missing label being a value of its own. Each task goes to the
+part with the fewest tasks of the service, level by level; a part without room is dropped. In the end this gives Swarm's
+equal branches. Parts are looked into when it is their turn, not before.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from swarm_agent.model.objects import Node
 from swarm_agent.model.specs import PlacementPreference
 
 from .filters import Demand, Filter
 from .nodeset import FailureKey, NodeInfo, NodeSet
+from .partition import Branch, Buckets, descriptors
 
 Entry = tuple[int, int, int, int, NodeInfo]
 """Penalty for failures, tasks of the service, tasks, a tie-breaker, the node: smaller is better."""
-
-_NODE_LABEL, _ENGINE_LABEL = "node.labels.", "engine.labels."
 
 
 class Chooser(Protocol):
@@ -55,8 +53,10 @@ class Group:
         self._key = key
         self._now = now
         self._ties = itertools.count()
-        descriptors = [text for preference in preferences if (text := _descriptor(preference))]
-        self._chooser: Chooser = self._tree(descriptors) if descriptors else _Leaf(self, self._in_order())
+        labels = descriptors(preferences)
+        self._paths = nodes.partition(labels).paths
+        running = [info for info in nodes.running.get(demand.service_id, {}).values() if info.available]
+        self._chooser = self._choose_in(nodes.partition(labels).root, 0, running)
 
     def next(self) -> NodeInfo | None:
         """The best node for one more task."""
@@ -83,14 +83,26 @@ class Group:
         self.refusals[refusal] += 1
         return False
 
-    def _in_order(self) -> Iterator[Entry]:
+    def _choose_in(self, branch: Branch, level: int, running: list[NodeInfo]) -> Chooser:
+        """The chooser of a branch; `running`: its nodes that run the service already."""
+        if not branch.branches:
+            return _Leaf(self, self._in_order(branch.buckets, running))
+        parts: dict[str, list[NodeInfo]] = {}
+        for info in running:
+            parts.setdefault(self._paths[info.id][level], []).append(info)
+        service = self.demand.service_id
+        used = [(sum(info.by_service[service] for info in infos), value) for value, infos in parts.items()]
+        return _Even(
+            branch, used, lambda value: self._choose_in(branch.branches[value], level + 1, parts.get(value, []))
+        )
+
+    def _in_order(self, buckets: Buckets, running: list[NodeInfo]) -> Iterator[Entry]:
         """All nodes that fit, best first, found while they are asked for. Nodes that get a task meanwhile run the
         service and are not met again."""
         service = self.demand.service_id
-        running = [info for info in self._nodes.running.get(service, {}).values() if info.available]
         last: list[Entry] = []
-        for active in sorted(self._nodes.buckets):
-            for info in list(self._nodes.buckets.get(active, {}).values()):
+        for active in sorted(buckets):
+            for info in list(buckets.get(active, {}).values()):
                 if service not in info.by_service and self.admits(info):
                     entry = self.entry(info)
                     if entry[0]:
@@ -99,16 +111,6 @@ class Group:
                         yield entry
         rest = [self.entry(info) for info in running if self.admits(info)]
         yield from sorted(itertools.chain(rest, last))
-
-    def _tree(self, descriptors: list[str]) -> Chooser:
-        root = _Branch()
-        for info in list(self._nodes.nodes.values()):
-            if not info.available:
-                continue
-            assert info.node is not None
-            # A branch counts the service's tasks on all its nodes, also on those that take no more.
-            root.add([_label(info.node, text) for text in descriptors], self, info, self.admits(info))
-        return root.chooser(self)
 
 
 class _Leaf:
@@ -145,62 +147,40 @@ class _Leaf:
         return self._last
 
 
-class _Branch:
-    """One value of a label: sub-branches by the next preference's label, or nodes at the last."""
-
-    __slots__ = ("branches", "nodes", "tasks")
-
-    def __init__(self) -> None:
-        self.tasks = 0
-        self.branches: dict[str, _Branch] = {}
-        self.nodes: list[Entry] = []
-
-    def add(self, path: list[str], group: Group, info: NodeInfo, admitted: bool) -> None:
-        branch = self
-        count = info.by_service.get(group.demand.service_id, 0)
-        branch.tasks += count
-        for value in path:
-            branch = branch.branches.setdefault(value, _Branch())
-            branch.tasks += count
-        if admitted:
-            branch.nodes.append(group.entry(info))
-
-    def chooser(self, group: Group) -> Chooser:
-        if not self.branches:
-            return _Leaf(group, iter(sorted(self.nodes)))
-        return _Even((branch.tasks, branch.chooser(group)) for branch in self.branches.values())
-
-
 class _Even:
-    """Branches side by side: the one with the fewest tasks is next."""
+    """Parts side by side: the one with the fewest tasks is next. Those without any come first, in turn from one group
+    to the next; a part's chooser is made when it is needed."""
 
-    __slots__ = ("_heap",)
+    __slots__ = ("_branches", "_choosers", "_heap", "_make", "_unseen", "_used")
 
-    def __init__(self, branches: Iterable[tuple[int, Chooser]]) -> None:
-        self._heap = [(tasks, number, chooser) for number, (tasks, chooser) in enumerate(branches)]
+    def __init__(self, branch: Branch, used: list[tuple[int, str]], make: Callable[[str], Chooser]) -> None:
+        self._branches = branch.branches
+        self._unseen = len(branch.branches)
+        self._used = {value for _, value in used}
+        self._heap = used
+        self._make = make
+        self._choosers: dict[str, Chooser] = {}
         heapq.heapify(self._heap)
 
     def next(self) -> NodeInfo | None:
+        while self._unseen:
+            self._unseen -= 1
+            value = next(iter(self._branches))
+            self._branches.move_to_end(value)
+            if value not in self._used:
+                chooser = self._choosers[value] = self._make(value)
+                info = chooser.next()
+                if info is not None:
+                    heapq.heappush(self._heap, (1, value))
+                    return info
         while self._heap:
-            tasks, number, chooser = self._heap[0]
-            info = chooser.next()
+            tasks, value = self._heap[0]
+            used = self._choosers.get(value)
+            if used is None:
+                used = self._choosers[value] = self._make(value)
+            info = used.next()
             if info is not None:
-                heapq.heapreplace(self._heap, (tasks + 1, number, chooser))
+                heapq.heapreplace(self._heap, (tasks + 1, value))
                 return info
             heapq.heappop(self._heap)
         return None
-
-
-def _descriptor(preference: PlacementPreference) -> str:
-    """The label a preference spreads over; empty for what Swarm ignores."""
-    text = preference.spread.spread_descriptor if preference.spread is not None else ""
-    for prefix in (_NODE_LABEL, _ENGINE_LABEL):
-        if text.lower().startswith(prefix) and len(text) > len(prefix):
-            return prefix + text[len(prefix) :]
-    return ""
-
-
-def _label(node: Node, descriptor: str) -> str:
-    if descriptor.startswith(_NODE_LABEL):
-        return node.spec.labels.get(descriptor[len(_NODE_LABEL) :], "")
-    return node.description.engine.labels.get(descriptor[len(_ENGINE_LABEL) :], "")

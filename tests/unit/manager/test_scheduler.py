@@ -417,6 +417,67 @@ def test_a_full_branch_leaves_its_share_to_the_others() -> None:
     assert world.where(tasks) == {"a": 2, "b": 2, "c": 2}
 
 
+def naive_part(nodes: list[Node], tasks: list[Task], labels: list[str], cap: int) -> set[str]:
+    """Node ids that a task may go to: at each level into the part with the fewest tasks, of those with room."""
+    count = Counter(each.node_id for each in tasks)
+    for label in labels:
+        parts: dict[str, list[Node]] = {}
+        for each in nodes:
+            parts.setdefault(each.spec.labels.get(label, ""), []).append(each)
+        with_room = [part for part in parts.values() if any(count[each.id] < cap for each in part)]
+        if not with_room:
+            return set()
+        fewest = min(sum(count[each.id] for each in part) for part in with_room)
+        # Parts with equally many are all right; the deeper levels are then looked at in each of them.
+        equal = [part for part in with_room if sum(count[each.id] for each in part) == fewest]
+        if len(equal) > 1:
+            return set().union(*(naive_part(part, tasks, labels[labels.index(label) + 1 :], cap) for part in equal))
+        nodes = equal[0]
+    room = [each for each in nodes if count[each.id] < cap]
+    return {each.id for each in room if count[each.id] == min(count[other.id] for other in room)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_choice_by_preference_is_in_the_part_with_the_fewest_tasks(seed: int) -> None:
+    rng = random.Random(seed)
+    labels = ["dc", "rack"][: rng.randrange(1, 3)]
+    cap = rng.randrange(1, 5)
+    nodes = {
+        f"n{number}": node(f"n{number}", labels={label: rng.choice("abc") for label in labels if rng.random() < 0.8})
+        for number in range(8)
+    }
+    world = World(*nodes.values())
+    spec = placed(prefer=tuple(f"node.labels.{label}" for label in labels), max_replicas=cap)
+    live: dict[str, Task] = {}
+    for _ in range(60):
+        if rng.random() < 0.25 and live:
+            world.drop(live.pop(rng.choice(list(live))))
+        elif rng.random() < 0.15:
+            chosen = rng.choice(list(nodes))
+            nodes[chosen] = replace(nodes[chosen], spec=replace(nodes[chosen].spec, labels={"dc": rng.choice("abc")}))
+            world.put(nodes[chosen])
+        else:
+            wanted = task(spec=spec)
+            good = naive_part(list(nodes.values()), list(live.values()), labels, cap)
+            world.put(wanted)
+            world.plan()
+            found = world.task(wanted)
+            assert found.node_id in good or (not good and not found.node_id)
+            if found.node_id:
+                live[found.id] = found
+            else:
+                world.drop(found)
+
+
+def test_small_services_take_turns_among_equal_parts() -> None:
+    world = World(*(node(f"n{number}", labels={"dc": "abc"[number % 3]}) for number in range(9)))
+    tasks = [task(f"s{number}", spec=placed(prefer=("node.labels.dc",))) for number in range(9)]
+    for each in tasks:
+        world.put(each)
+        world.plan()
+    assert set(world.where(tasks).values()) == {1}
+
+
 def test_a_preassigned_task_is_confirmed_or_waits_for_its_own_node() -> None:
     fits = task("g", node_id="a", spec=reserving(cpus=1))
     big = task("h", node_id="b", spec=reserving(cpus=5))

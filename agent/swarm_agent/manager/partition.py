@@ -1,0 +1,111 @@
+"""The available nodes, split by the labels that a placement preference names, and within each part by number of tasks.
+
+The scheduler wants the emptiest node of the part with the fewest replicas, for each task anew. A `Partition` keeps
+the nodes sorted in just that way: a tree with one level a label, its leaves being buckets of nodes with equally many
+tasks. It is made once for a list of labels and then follows the nodes, so placing a service costs what its own tasks
+cost, not what the cluster's size would.
+
+The partition by no label at all is a single leaf: this is how services without preferences see the nodes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from swarm_agent.model.objects import Node
+from swarm_agent.model.specs import PlacementPreference
+
+if TYPE_CHECKING:
+    from .nodeset import NodeInfo
+
+Path = tuple[str, ...]
+"""A node's values of the labels. A node without a label has the empty value, which is a part of its own."""
+
+Buckets = dict[int, dict[str, "NodeInfo"]]
+"""Nodes by number of active tasks, then by id."""
+
+_NODE_LABEL, _ENGINE_LABEL = "node.labels.", "engine.labels."
+
+
+def descriptors(preferences: Iterable[PlacementPreference]) -> Path:
+    """The labels that preferences spread over, in order. Like Swarm, others than node and engine labels are ignored."""
+    found = []
+    for preference in preferences:
+        text = preference.spread.spread_descriptor if preference.spread is not None else ""
+        for prefix in (_NODE_LABEL, _ENGINE_LABEL):
+            if text.lower().startswith(prefix) and len(text) > len(prefix):
+                found.append(prefix + text[len(prefix) :])
+    return tuple(found)
+
+
+class Branch:
+    """A part of the nodes: split further, or (at the last level) in buckets."""
+
+    __slots__ = ("branches", "buckets")
+
+    def __init__(self) -> None:
+        self.branches: OrderedDict[str, Branch] = OrderedDict()
+        self.buckets: Buckets = {}
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.branches and not self.buckets
+
+
+class Partition:
+    """All available nodes by the values of some labels."""
+
+    __slots__ = ("_labels", "paths", "root")
+
+    def __init__(self, labels: Path) -> None:
+        self._labels = labels
+        self.root = Branch()
+        self.paths: dict[str, Path] = {}
+        """Where each node is, by node id."""
+
+    def add(self, info: NodeInfo) -> None:
+        """The node is available now."""
+        assert info.node is not None
+        path = tuple(_label(info.node, label) for label in self._labels)
+        self.paths[info.id] = path
+        self._leaf(path).buckets.setdefault(info.active, {})[info.id] = info
+
+    def remove(self, info: NodeInfo) -> None:
+        """The node is available no more. Its number of tasks must be what it was when it was added or moved."""
+        path = self.paths.pop(info.id)
+        branches = [self.root]
+        for value in path:
+            branches.append(branches[-1].branches[value])
+        self._take(branches[-1], info.id, info.active)
+        for value, parent, branch in zip(reversed(path), reversed(branches[:-1]), reversed(branches[1:]), strict=True):
+            if branch.is_empty:
+                del parent.branches[value]
+
+    def move(self, info: NodeInfo, before: int) -> None:
+        """The node has another number of tasks than before."""
+        leaf = self._leaf(self.paths[info.id])
+        self._take(leaf, info.id, before)
+        leaf.buckets.setdefault(info.active, {})[info.id] = info
+
+    def _leaf(self, path: Path) -> Branch:
+        branch = self.root
+        for value in path:
+            found = branch.branches.get(value)
+            if found is None:
+                found = branch.branches[value] = Branch()
+            branch = found
+        return branch
+
+    def _take(self, leaf: Branch, node_id: str, active: int) -> None:
+        bucket = leaf.buckets[active]
+        del bucket[node_id]
+        if not bucket:
+            del leaf.buckets[active]
+
+
+def _label(node: Node, descriptor: str) -> str:
+    if descriptor.startswith(_NODE_LABEL):
+        return node.spec.labels.get(descriptor[len(_NODE_LABEL) :], "")
+    return node.description.engine.labels.get(descriptor[len(_ENGINE_LABEL) :], "")

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from swarm_agent.model.objects import Config, Endpoint, Secret, Version
+from swarm_agent.model.objects import (
+    Config,
+    Endpoint,
+    EndpointVirtualIP,
+    Network,
+    NetworkAttachment,
+    Secret,
+    Version,
+)
 from swarm_agent.model.specs import (
     ConfigReference,
     ConfigSpec,
@@ -19,6 +27,8 @@ from swarm_agent.model.specs import (
     FileTarget,
     HealthConfig,
     Mount,
+    NetworkAttachmentConfig,
+    NetworkSpec,
     PortConfig,
     SecretReference,
     SecretSpec,
@@ -32,6 +42,7 @@ from tests.lab.workerkit import Bench, make_task, wanting
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 SECOND = 1_000_000_000
+OBEDIENT = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +142,7 @@ async def test_a_bad_mount_is_rejected(bench: Bench) -> None:
 
 
 async def test_a_stop_takes_the_task_out_of_traffic_before_the_signal(bench: Bench) -> None:
-    task = make_task(command=["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"])
+    task = make_task(command=OBEDIENT)
     bench.assign(task)
     await bench.seen.state(task, TaskState.RUNNING)
     running_at_deactivation = []
@@ -270,6 +281,86 @@ async def test_a_host_mode_port_is_reported_as_the_engine_chose_it(bench: Bench)
     assert bench.seen.rows[task.id].ports[0].published == bound.published_port
 
 
+async def test_a_task_joins_its_networks_with_the_managers_addresses(bench: Bench) -> None:
+    attachments = []
+    for number, ingress in ((1, True), (2, False)):
+        name = f"net{number}"
+        bench.engine.docker("network", "create", "--subnet", f"10.222.{number}.0/24", name)
+        bench.seen.networks[f"id{number}"] = name
+        network = Network(id=f"id{number}", spec=NetworkSpec(name=name, ingress=ingress))
+        attachments.append(NetworkAttachment(network=network, addresses=[f"10.222.{number}.77/24"]))
+    task = make_task(
+        networks_attachments=attachments,
+        networks=[NetworkAttachmentConfig(target="id2", aliases=["db"])],
+        endpoint=Endpoint(virtual_ips=[EndpointVirtualIP(network_id="id2", addr="10.222.2.5/24")]),
+    )
+    try:
+        bench.assign(task)
+        await bench.seen.state(task, TaskState.RUNNING)
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}};{{end}}"
+        assert bench.inspect(task, form) == "10.222.1.77 02:42:0a:de:01:4d;10.222.2.77 02:42:0a:de:02:4d;"
+        assert bench.inspect(task, "{{.HostConfig.NetworkMode}}") == "net2"
+        calls = [call for call, task_id in bench.seen.calls if task_id == task.id]
+        assert calls == ["announce", "activate"]
+        row = bench.seen.rows[task.id]
+        assert [(one.network_id, one.ip, one.vip, one.aliases) for one in row.addresses] == [
+            ("id1", "10.222.1.77", "", ()),
+            ("id2", "10.222.2.77", "10.222.2.5", ("db",)),
+        ]
+        bench.change(gone=(task.id,))
+        await _gone(bench)
+    finally:
+        bench.engine.remove_containers()
+        bench.engine.docker("network", "rm", "net1", "net2")
+
+
+async def test_a_network_that_does_not_come_rejects_the_task(bench: Bench) -> None:
+    async def attach(network_id: str) -> str:
+        raise RuntimeError("network far is not on this host after 30 s")
+
+    bench.seen.attach = attach  # type: ignore[method-assign]
+    attachment = NetworkAttachment(network=Network(id="far"), addresses=["10.1.1.2/24"])
+    task = make_task(networks_attachments=[attachment])
+    bench.assign(task)
+    status = await bench.seen.state(task, TaskState.REJECTED)
+    assert status.err == "network far is not on this host after 30 s"
+
+
+async def test_a_signal_to_reload_is_no_stop(bench: Bench) -> None:
+    script = "trap 'rm /tmp/on' HUP; touch /tmp/on; while test -e /tmp/on; do sleep 0.1; done"
+    task = make_task(command=["sh", "-c", script])
+    bench.assign(task)
+    await bench.seen.state(task, TaskState.RUNNING)
+    await _eventually(lambda: "on" in bench.engine.docker("exec", task.name, "ls", "/tmp"), "the trap is set")
+    bench.engine.docker("kill", "-s", "HUP", task.name)
+    await bench.seen.state(task, TaskState.COMPLETE)
+
+
+async def test_thirty_tasks_at_once(bench: Bench) -> None:
+    tasks = [make_task(slot=slot, command=OBEDIENT) for slot in range(1, 31)]
+    bench.assign(*tasks)
+    for task in tasks:
+        await bench.seen.state(task, TaskState.RUNNING)
+    bench.assign()
+    await _gone(bench)
+
+
+async def test_a_task_that_is_stopped_while_its_image_is_pulled_ends_at_once(bench: Bench) -> None:
+    pulling = asyncio.Event()
+
+    async def pull(reference: str, auth: str, stall: float) -> None:
+        pulling.set()
+        await asyncio.Event().wait()
+
+    bench.client.pull = pull  # type: ignore[method-assign]
+    task = make_task()
+    bench.assign(task)
+    await pulling.wait()
+    bench.change(wanting(task, TaskState.SHUTDOWN))
+    await bench.seen.state(task, TaskState.SHUTDOWN)
+    assert bench.containers() == []
+
+
 async def test_the_spec_reaches_the_container(bench: Bench) -> None:
     task = make_task(
         init=True,
@@ -331,7 +422,7 @@ async def test_a_report_that_never_arrived_is_repeated(bench: Bench) -> None:
 
 
 async def test_leftovers_of_unknown_tasks_are_removed(bench: Bench) -> None:
-    task = make_task()
+    task = make_task(command=OBEDIENT)
     bench.assign(task)
     await bench.seen.state(task, TaskState.RUNNING)
     await bench.stop()
@@ -361,7 +452,7 @@ async def test_a_container_known_only_by_its_label_is_adopted(bench: Bench) -> N
 async def test_the_engines_death_is_no_failure_until_the_containers_are_seen(
     engine: PrivateEngine, bench: Bench
 ) -> None:
-    task = make_task()
+    task = make_task(command=OBEDIENT)
     bench.assign(task)
     await bench.seen.state(task, TaskState.RUNNING)
     engine.kill()
@@ -376,13 +467,13 @@ async def test_the_engines_death_is_no_failure_until_the_containers_are_seen(
 
 
 async def test_an_orderly_restart_of_the_engine_is_no_completion(engine: PrivateEngine, bench: Bench) -> None:
-    task = make_task(command=["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"], job_iteration=Version())
+    task = make_task(command=OBEDIENT, job_iteration=Version())
     bench.assign(task)
     await bench.seen.state(task, TaskState.RUNNING)
     engine.stop()
     engine.start()
     status = await bench.seen.state(task, TaskState.FAILED)
-    assert "the engine went away while it ran" in status.err
+    assert status.err in ("task: stopped by the engine or by hand", "task: the engine went away while it ran")
 
 
 async def test_with_live_restore_tasks_outlive_the_engine(engine: PrivateEngine, bench: Bench) -> None:

@@ -51,7 +51,7 @@ class FileMount:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send: the create body, then one (network, body) connect call for each further network."""
+    """What to send: the create body, then the endpoint settings of each further network to connect."""
 
     name: str
     body: dict[str, Any]
@@ -85,9 +85,7 @@ def plan(
         if api_version < MULTI_NETWORK_API and networks[0].mac:
             body["MacAddress"] = networks[0].mac
     body["HostConfig"] = host
-    connects = [
-        (network.name, {"EndpointConfig": _endpoint(network, api_version)}) for network in networks[len(at_once) :]
-    ]
+    connects = [(network.name, _endpoint(network, api_version)) for network in networks[len(at_once) :]]
     return Plan(task.name, body, connects)
 
 

@@ -217,9 +217,9 @@ def _literal(token: Token) -> Any:
 def parse(source: str) -> list[Node]:
     """The template's nodes. Raises `TemplateError`."""
     root: list[Node] = []
-    # The open branches: the node, and which of its two lists takes what follows. `else if` nests one deeper, and
-    # `chained` remembers how many branches one `end` closes.
-    stack: list[tuple[Branch, list[Node], int]] = []
+    # The open branches: the node, and which of its two lists takes what follows. After `else if` only the nested branch
+    # is open: one `end` closes the whole chain.
+    stack: list[tuple[Branch, list[Node]]] = []
 
     def target() -> list[Node]:
         return stack[-1][1] if stack else root
@@ -236,19 +236,19 @@ def parse(source: str) -> list[Node]:
         if word in ("if", "with", "range"):
             branch = _branch(word, tokens[1:], piece)
             target().append(branch)
-            stack.append((branch, branch.body, 1))
+            stack.append((branch, branch.body))
         elif word == "else":
             if not stack:
                 raise TemplateError("unexpected {{else}}")
-            branch, _, chained = stack.pop()
+            branch, _ = stack.pop()
             if len(tokens) > 1:
                 nested = _branch(tokens[1].text, tokens[2:], piece)
                 if nested.kind not in ("if", "with"):
                     raise TemplateError(f"unexpected {{{{{piece}}}}}")
                 branch.otherwise.append(nested)
-                stack.append((nested, nested.body, chained))
+                stack.append((nested, nested.body))
             else:
-                stack.append((branch, branch.otherwise, chained))
+                stack.append((branch, branch.otherwise))
         elif word == "end":
             if not stack:
                 raise TemplateError("unexpected {{end}}")
@@ -316,7 +316,8 @@ def _last_or_first(stop_at: bool) -> Function:
     return pick
 
 
-_GO_VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d+))?([vsdqxXtcfgb%])")
+# Widths are bounded as in Go, so that no template can ask for gigabytes.
+_GO_VERB = re.compile(r"%([-+# 0]*)(\d{0,6})(?:\.(\d{1,6}))?([vsdqxXtcfgb%])")
 
 
 def _printf(form: str, *values: Any) -> str:
@@ -332,11 +333,9 @@ def _printf(form: str, *values: Any) -> str:
         if verb == "q":
             return '"' + show(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
         if verb in "dxXcfgb":
-            kind = verb if verb != "b" else "b"
+            form_spec = ("0" if "0" in flags else "") + width + (f".{precision}" if precision else "") + verb
             try:
-                return format(
-                    value, ("0" if "0" in flags else "") + width + (f".{precision}" if precision else "") + kind
-                )
+                return format(value, form_spec)
             except (ValueError, TypeError):
                 return f"%!{verb}({show(value)})"
         text = show(value)[: int(precision)] if precision else show(value)

@@ -120,7 +120,7 @@ def finish(facts: Facts) -> Decision:
     view = facts.container
     assert view is not None
     cause = UNHEALTHY if facts.unhealthy else ""
-    if view.exit_code == 0 and not cause and not view.error and not view.lost:
+    if view.exit_code == 0 and not cause and not view.error and not view.cut_off:
         return Decision(Step.REPORT, TaskState.COMPLETE, "finished")
     return Decision(Step.REPORT, TaskState.FAILED, facts_message(facts), exit_text(view, cause))
 

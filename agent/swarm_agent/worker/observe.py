@@ -29,10 +29,15 @@ class HealthState(enum.Enum):
     UNHEALTHY = enum.auto()
 
 
+# What can end a container from outside.
+STOPPED = "stopped by the engine or by hand"
+ENGINE_WENT = "the engine went away while it ran"
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """A container as last seen. `lost` marks one that ended while the engine was away: its exit code tells how the
-    engine's end took it along, not how the work went."""
+    """A container as last seen. `cut_off` says what ended it from outside, if something did: its exit code then tells
+    how it took the stop signal, not how the work went."""
 
     id: str
     life: Life
@@ -41,7 +46,7 @@ class View:
     exit_code: int = 0
     error: str = ""
     ports: tuple[PortConfig, ...] = ()
-    lost: bool = False
+    cut_off: str = ""
 
 
 _NEVER = "0001-01-01T00:00:00Z"
@@ -104,12 +109,13 @@ def port_status(view: View | None) -> PortStatus:
 
 
 def exit_text(view: View, cause: str = "") -> str:
-    """The error of a task whose container ended: Swarm's "task: non-zero exit (N): cause"."""
+    """The error of a task whose container ended: Swarm's "task: non-zero exit (N): cause". An exit code that tells of
+    the signal needs no further word."""
     cause = cause or view.error
-    if view.lost and not cause:
-        cause = "the engine went away while it ran"
+    if view.cut_off and not cause and (view.exit_code == 0 or view.cut_off != STOPPED):
+        cause = view.cut_off
     if view.exit_code == 0 and cause:
-        return f"task: {cause}" if view.lost else cause
+        return f"task: {cause}"
     text = f"task: non-zero exit ({view.exit_code})"
     return f"{text}: {cause}" if cause else text
 

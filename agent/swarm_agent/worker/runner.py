@@ -117,8 +117,8 @@ class Runner:
         self.view = view
         self.wake()
 
-    async def look(self, container_id: str | None = None, *, lost: bool = False) -> None:
-        """Ask the engine how the container is. `lost`: an end found now happened while the engine was away."""
+    async def look(self, container_id: str | None = None, *, cut_off: str = "") -> None:
+        """Ask the engine how the container is. `cut_off`: what ended it from outside, if it has ended."""
         known = container_id or (self.view.id if self.view else None)
         if known is None:
             return
@@ -135,8 +135,8 @@ class Runner:
             return
         self._shown = ticket
         if view is not None and view.life is Life.ENDED:
-            before = self.view
-            view = replace(view, lost=(before is not None and before.lost) or lost)
+            known_cause = self.view.cut_off if self.view is not None else ""
+            view = replace(view, cut_off=known_cause or cut_off)
         self.view = view
         self.wake()
 
@@ -296,8 +296,8 @@ class Runner:
             await self._adopt_by_name(plan.name, error)
             return
         try:
-            for network, body in plan.connects:
-                await host.engine.connect(network, body)
+            for network, endpoint in plan.connects:
+                await host.engine.connect(network, created, endpoint)
         except EngineGone:
             raise
         except EngineError:

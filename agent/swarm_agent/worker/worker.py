@@ -29,7 +29,7 @@ from .describe import describe
 from .engine import EngineApi, EngineError, EngineGone, Event, ListedContainer
 from .files import FileStore
 from .interfaces import Endpoints, TaskNetworks
-from .observe import Life
+from .observe import ENGINE_WENT, STOPPED, Life
 from .pull import Puller
 from .runner import Host, Runner
 
@@ -39,6 +39,11 @@ STATE_FILE = "worker.json"
 SAVE_DELAY = 0.1  # seconds; changes within it are one write
 RECONNECT_FIRST, RECONNECT_LONGEST = 0.05, 1.0  # seconds between looks for an engine that is away
 LOOKS_AT_ONCE = 16
+# An engine that stops in order stops its containers first, and a program may well answer that with exit 0. It is not
+# the end of its work: a task whose container was told to stop, and not by us, has failed. A program has STOP_TAKES
+# seconds to end; signals that usually mean "reload" or "report" (HUP, USR1, USR2) do not count.
+STOP_TAKES = 60.0
+HARMLESS_SIGNALS = ("1", "10", "12")
 LEAVE_SECONDS = 60.0  # how long `remove_all` waits for tasks to end
 LEAVE_ENGINE_SECONDS = 5.0  # and for an engine that is away
 
@@ -87,6 +92,8 @@ class Worker:
         self._secrets: dict[str, Secret] = {}
         self._configs: dict[str, Config] = {}
         self._dirty: dict[str, Runner] = {}
+        self._signalled: dict[str, float] = {}  # task id → when its container was last sent a signal to stop
+        self._monotonic = monotonic
         self._described: NodeDescription | None = None
         self._boot = statefile.current_boot()
         self._other_boot = False  # the saved containers ran in an earlier boot of the host
@@ -222,6 +229,7 @@ class Worker:
         self._runners.pop(task_id, None)
         self._running.pop(task_id, None)
         self._dirty.pop(task_id, None)
+        self._signalled.pop(task_id, None)
         self._save_wanted.set()
 
     def _changed(self, runner: Runner) -> None:
@@ -319,9 +327,9 @@ class Worker:
         async def look(runner: Runner, one: ListedContainer) -> None:
             # An end that nobody saw, with the engine or the whole host in between, is not the work's own end.
             was_running = runner.view is None or runner.view.life is not Life.ENDED
-            lost = was_running and runner.status.state is TaskState.RUNNING and (after_outage or self._other_boot)
+            outage = was_running and runner.status.state is TaskState.RUNNING and (after_outage or self._other_boot)
             async with gate:
-                await runner.look(one.id, lost=lost)
+                await runner.look(one.id, cut_off=ENGINE_WENT if outage else "")
 
         self._strays = {task_id: one.id for task_id, one in by_task.items() if task_id not in self._runners}
         await asyncio.gather(
@@ -340,17 +348,22 @@ class Worker:
         runner = self._runners.get(attributes.get(TASK_ID_LABEL, ""))
         if runner is None:
             return
-        if event.action == "destroy":
+        if event.action == "kill":
+            if attributes.get("signal") not in HARMLESS_SIGNALS:
+                self._signalled[runner.task.id] = self._monotonic()
+        elif event.action == "destroy":
             if runner.view is not None and runner.view.id == event.actor.id:
                 runner.see(None)
         elif event.action in ("die", "start") or event.action.startswith("health_status"):
             if event.action == "start" and runner.status.state is TaskState.STARTING:
                 return  # our own start, which looks by itself
-            self._host.spawn(self._look(runner, event.actor.id), f"look at {event.actor.id[:12]}")
+            since = self._monotonic() - self._signalled.pop(runner.task.id, -STOP_TAKES)
+            cut_off = STOPPED if event.action == "die" and since < STOP_TAKES else ""
+            self._host.spawn(self._look(runner, event.actor.id, cut_off), f"look at {event.actor.id[:12]}")
 
-    async def _look(self, runner: Runner, container_id: str) -> None:
+    async def _look(self, runner: Runner, container_id: str, cut_off: str) -> None:
         try:
-            await runner.look(container_id)
+            await runner.look(container_id, cut_off=cut_off)
         except EngineGone:
             self._engine_lost()
         except EngineError as error:

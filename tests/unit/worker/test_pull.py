@@ -17,6 +17,7 @@ class Registry:
     def __init__(self, error: EngineError | None = None, present: bool = False) -> None:
         self.error, self.present = error, present
         self.pulls: list[tuple[str, str]] = []
+        self.asked = asyncio.Semaphore(0)
         self.go = asyncio.Event()
         self.go.set()
 
@@ -25,6 +26,7 @@ class Registry:
 
     async def pull(self, reference: str, auth: str, stall: float) -> None:
         self.pulls.append((reference, auth))
+        self.asked.release()
         await self.go.wait()
         if self.error is not None:
             raise self.error
@@ -47,8 +49,8 @@ async def test_one_pull_serves_all_that_want_the_image() -> None:
     pulls = puller(registry)
     waiting = [asyncio.create_task(pulls.fetch("a:1", "")) for _ in range(5)]
     other = asyncio.create_task(pulls.fetch("a:1", "other password"))
-    while len(registry.pulls) < 2:
-        await asyncio.sleep(0)
+    await registry.asked.acquire()
+    await registry.asked.acquire()
     registry.go.set()
     await asyncio.gather(*waiting, other)
     assert registry.pulls == [("a:1", ""), ("a:1", "other password")]
@@ -59,8 +61,7 @@ async def test_who_gives_up_does_not_end_the_pull_of_the_others() -> None:
     registry.go.clear()
     pulls = puller(registry)
     one, two = asyncio.create_task(pulls.fetch("a:1", "")), asyncio.create_task(pulls.fetch("a:1", ""))
-    while not registry.pulls:
-        await asyncio.sleep(0)
+    await registry.asked.acquire()
     one.cancel()
     await asyncio.gather(one, return_exceptions=True)
     registry.go.set()

@@ -1,4 +1,4 @@
-"""A cluster in which only the orchestration is real: store, control loops, and leaders that come and go.
+"""A cluster in which the leader's decisions are real: store, control loops, and leaders that come and go.
 
 Nodes are simulated: they take tasks through their states as agents do, in virtual time. What a task does is said by its
 image:
@@ -10,7 +10,8 @@ image:
     missing         is rejected while it is prepared
     slow:SECONDS    needs this long to come up, then runs
 
-Allocation and placement are the simplest that could work (least tasks, constraints, active nodes). A node that is cut
+Allocation and placement are the simplest that could work (least tasks, constraints, active nodes), or with `placing`
+the real ones. A node that is cut
 off is found down after `DETECT` seconds; its containers run on, and it reports everything when it is back.
 """
 
@@ -24,8 +25,10 @@ from typing import Any
 
 import msgspec
 
+from swarm_agent.manager.allocator import Allocator
 from swarm_agent.manager.orchestrator import Orchestrator
-from swarm_agent.manager.tasks import has_ended, is_live, may_run_on, mode_of, was_assigned
+from swarm_agent.manager.scheduler import Scheduler
+from swarm_agent.manager.tasks import has_ended, is_live, may_run_on, was_assigned
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import (
     Cluster,
@@ -42,6 +45,7 @@ from swarm_agent.model.objects import (
 from swarm_agent.model.specs import (
     ContainerSpec,
     NodeSpec,
+    Platform,
     Replicated,
     ServiceMode,
     ServiceSpec,
@@ -64,14 +68,15 @@ DETECT = 4.0
 class World:
     """The store, the nodes, and at most one leader."""
 
-    def __init__(self, nodes: int = 3, seed: int = 0) -> None:
+    def __init__(self, nodes: int = 3, seed: int = 0, *, placing: bool = False) -> None:
         self.rng = random.Random(seed)
         self.store = memory_store(clock=lambda: rfc3339(clock()))
-        self.leader: Orchestrator | None = None
+        self.leader: list[Any] = []
         self.hosts: dict[str, Host] = {}
         self.checks: list[Callable[[list[Change]], None]] = []
         self.errors: list[str] = []
         self._nodes = nodes
+        self.placing = placing
         self._tasks: set[asyncio.Task[None]] = set()
         self._placing = asyncio.Event()
 
@@ -82,7 +87,8 @@ class World:
         await self.store.update(lambda tx: tx.create(Cluster(id=new_id(self.rng))))
         for _ in range(self._nodes):
             await self.add_node()
-        self.spawn(self._place_forever())
+        if not self.placing:
+            self.spawn(self._place_forever())
         await self.lead()
 
     async def end(self) -> None:
@@ -104,15 +110,17 @@ class World:
 
     async def lead(self) -> None:
         """A manager becomes leader."""
-        assert self.leader is None
-        self.leader = Orchestrator(self.store, clock=clock, rng=self.rng)
-        await self.leader.start()
+        assert not self.leader
+        self.leader.append(Orchestrator(self.store, clock=clock, rng=self.rng))
+        if self.placing:
+            self.leader += [Allocator(self.store, clock=clock), Scheduler(self.store, clock=clock)]
+        for part in self.leader:
+            await part.start()
 
     async def depose(self) -> None:
         """The leader is lost, with all it had in memory."""
-        if self.leader is not None:
-            leader, self.leader = self.leader, None
-            await leader.stop()
+        while self.leader:
+            await self.leader.pop().stop()
 
     async def until(self, condition: Callable[[], Any], seconds: float = 120.0) -> None:
         """Wait until the condition holds; fail after some (virtual) time."""
@@ -233,7 +241,9 @@ class World:
         node = Node(
             id=new_id(self.rng),
             spec=NodeSpec(role="worker", availability="active"),
-            description=NodeDescription(hostname=f"host{len(self.hosts) + 1}"),
+            description=NodeDescription(
+                hostname=f"host{len(self.hosts) + 1}", platform=Platform(architecture="x86_64", os="linux")
+            ),
             status=NodeStatus(state="ready", addr=f"192.0.2.{len(self.hosts) + 1}"),
         )
         await self.store.update(lambda tx: tx.create(node))
@@ -287,7 +297,8 @@ class World:
             lines.append(
                 f"  {task.service_id[:4]}.{task.slot or task.node_id[:4]}.{task.id[:4]} on {task.node_id[:4]} "
                 f"{container.image if container else ''} wanted {task.desired_state} is {task.status.state} "
-                f"v{task.spec_version.index if task.spec_version else 0} {task.cause} after {task.restart_after}"
+                f"v{task.spec_version.index if task.spec_version else 0} {task.cause} {task.update[11:21]} "
+                f"made {task.created_at[11:23]} written {task.updated_at[11:23]} after {task.restart_after[11:23]}"
             )
         return "\n".join(["", *lines])
 
@@ -308,7 +319,8 @@ class World:
             try:
                 check(changes)
             except AssertionError as error:
-                self.errors.append(f"{error} {self.describe()}")
+                if not self.errors:  # what follows the first is its consequence
+                    self.errors.append(f"{error} {self.describe()}")
 
     async def _place_forever(self) -> None:
         while True:
@@ -517,14 +529,10 @@ def update_config(**fields: Any) -> UpdateConfig:
     return UpdateConfig(**{"parallelism": 1, **fields})
 
 
-def mode_name(service: Service) -> str:
-    return mode_of(service).value
-
-
 @asynccontextmanager
-async def world(nodes: int = 3, seed: int = 0) -> AsyncIterator[World]:
+async def world(nodes: int = 3, seed: int = 0, *, placing: bool = False) -> AsyncIterator[World]:
     """A world that has begun, and is ended afterwards."""
-    it = World(nodes, seed)
+    it = World(nodes, seed, placing=placing)
     await it.begin()
     try:
         yield it

@@ -25,6 +25,7 @@ from .draft import Draft
 from .tasks import (
     Cause,
     Mode,
+    age_order,
     changed_ns,
     created_ns,
     has_ended,
@@ -246,16 +247,33 @@ def _replacement(draft: Draft, task: Task, cause: Cause, delay: int) -> None:
 
 
 def _shed(draft: Draft, tasks: Sequence[Task]) -> None:
-    """Leave a slot with several live tasks to the newest that runs, is as declared and stands where it may."""
-    assert draft.service is not None
+    """Leave a slot with several live tasks to those it needs.
+
+    When one runs that is as declared and stands where it may, that is the newest such. Until then one outdated task may
+    serve the slot, beside the new one that comes up; an outdated one that does not run serves nobody.
+    """
     live = [task for task in draft.current(tasks) if is_live(task)]
     if len(live) < 2 or draft.mode.is_job:
         return
-    for keeper in reversed(live):
-        node = draft.node_of(keeper)
-        good = is_running(keeper) and not is_waiting(keeper) and not is_drained(node) and not node_is_lost(node)
-        if good and not is_dirty(draft.service, keeper, node):
-            for task in live:
-                if task.id != keeper.id:
-                    draft.desire(task, TaskState.SHUTDOWN)
-            return
+    fresh = [task for task in live if not _outdated(draft, task)]
+    serving = [task for task in live if _serves(draft, task)]
+    keepers = [task for task in fresh if task in serving and not is_drained(draft.node_of(task))]
+    if keepers:
+        kept = keepers[-1:]
+    else:
+        stale = [task for task in live if task not in fresh]
+        # On a good node rather than on a drained one, running rather than not, then the newest.
+        stale.sort(key=lambda task: (task in serving, not is_drained(draft.node_of(task)), age_order(task)))
+        kept = [*fresh, *(task for task in stale[-1:] if task in serving or not fresh)]
+    for task in live:
+        if task not in kept:
+            draft.desire(task, TaskState.SHUTDOWN)
+
+
+def _serves(draft: Draft, task: Task) -> bool:
+    return is_running(task) and not is_waiting(task) and not node_is_lost(draft.node_of(task))
+
+
+def _outdated(draft: Draft, task: Task) -> bool:
+    assert draft.service is not None
+    return is_dirty(draft.service, task, draft.node_of(task))

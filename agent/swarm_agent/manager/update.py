@@ -40,6 +40,7 @@ from .tasks import (
     changed_ns,
     created_ns,
     ended_by_itself,
+    has_ended,
     is_dirty,
     is_live,
     is_running,
@@ -209,7 +210,17 @@ def _progress(
         if draft.now < since + config.delay:
             busy += 1
             draft.wake_at(since + config.delay)
+    known = {*made, *dirty}
+    for key, tasks in slots.items():
+        # Left half-way by a cancelled update, but as it is wanted now (the new spec says the same): it comes up all the
+        # same.
+        if key not in known and any(_comes_up(task) for task in tasks):
+            busy += 1
     return _Progress(waiting, busy, len(made), last)
+
+
+def _comes_up(task: Task) -> bool:
+    return bool(task.update) and is_live(task) and not has_ended(task) and not is_running(task)
 
 
 def _made_by(draft: Draft, update_id: str) -> dict[SlotKey, Task]:

@@ -1,0 +1,232 @@
+"""Seeded lives of a cluster: users, failures and leaders come in any order, and the declared state is always reached
+again.
+
+SEEDS=N runs more; a failing seed is named by the test's parameter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from typing import Any
+
+import pytest
+
+from swarm_agent.model.specs import (
+    ContainerSpec,
+    Global,
+    Placement,
+    Replicated,
+    ReplicatedJob,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    UpdateConfig,
+)
+from swarm_agent.model.times import SECOND
+
+from .orchestration_rules import Rules, check_converged
+from .orchestration_world import World, replace, update_config, world
+from .virtual_time import run
+
+SEEDS = int(os.environ.get("SEEDS", "12"))
+IMAGES = ("good", "good:2", "good:3", "slow:3", "slow:1", "dies:9", "dies:2", "crash", "missing", "exits:4")
+
+
+def random_update(rng: random.Random, order: str) -> UpdateConfig:
+    return update_config(
+        parallelism=rng.choice((0, 1, 1, 2, 3)),
+        delay=rng.choice((0, 0, 1, 4)) * SECOND,
+        monitor=rng.choice((0, 1, 6)) * SECOND,
+        failure_action=rng.choice(("pause", "continue", "rollback")),
+        max_failure_ratio=rng.choice((0, 0, 0.3)),
+        order=order,
+    )
+
+
+def random_service(rng: random.Random) -> dict[str, Any]:
+    order = rng.choice(("stop-first", "start-first"))
+    fields: dict[str, Any] = {
+        "update_config": random_update(rng, order),
+        "rollback_config": random_update(rng, order),
+        "template": {"restart_policy": RestartPolicy(delay=rng.choice((0, 1, 5)) * SECOND)},
+    }
+    kind = rng.choice(("replicated", "replicated", "replicated", "global", "job"))
+    if kind == "global":
+        fields["mode"] = ServiceMode(global_=Global())
+    elif kind == "job":
+        total = rng.randint(1, 6)
+        fields["mode"] = ServiceMode(
+            replicated_job=ReplicatedJob(max_concurrent=rng.randint(1, 3), total_completions=total)
+        )
+    else:
+        fields["replicas"] = rng.randint(0, 8)
+        if rng.random() < 0.3:
+            fields["template"]["placement"] = Placement(max_replicas=3)
+    return fields
+
+
+class Life:
+    """What happens to a cluster: one random event after the other."""
+
+    def __init__(self, w: World, seed: int) -> None:
+        self.w = w
+        self.rng = random.Random(seed * 7919 + 1)
+        self.services: list[str] = []
+
+    async def live(self, events: int) -> None:
+        for _ in range(events):
+            await asyncio.sleep(self.rng.choice((0.01, 0.1, 1, 3, 8)))
+            await self.rng.choices(*zip(*self.acts(), strict=True))[0]()  # type: ignore[arg-type]
+
+    def acts(self) -> list[tuple[Any, int]]:
+        return [
+            (self.new_service, 2 if len(self.services) < 3 else 0),
+            (self.remove_service, 1),
+            (self.new_image, 6),
+            (self.scale, 4),
+            (self.force, 1),
+            (self.roll_back, 2),
+            (self.kill, 4),
+            (self.lose_node, 2),
+            (self.heal_node, 4),
+            (self.availability, 3),
+            (self.new_leader, 3),
+        ]
+
+    def pick(self) -> str:
+        return self.rng.choice(self.services)
+
+    async def new_service(self) -> None:
+        fields = random_service(self.rng)
+        job = "mode" in fields and fields["mode"].replicated_job is not None
+        self.services.append(await self.w.create("exits:3" if job else self.rng.choice(IMAGES[:5]), **fields))
+
+    async def remove_service(self) -> None:
+        if len(self.services) > 1:
+            await self.w.remove(self.services.pop(self.rng.randrange(len(self.services))))
+
+    async def new_image(self) -> None:
+        if self.services:
+            service = self.pick()
+            job = self.w.service(service).job_status is not None
+            await self.w.set_image(service, self.rng.choice(("exits:1", "exits:3", "dies:1") if job else IMAGES))
+
+    async def scale(self) -> None:
+        if self.services:
+            service = self.pick()
+            if self.w.service(service).spec.mode.replicated is not None:
+                await self.w.scale(service, self.rng.randint(0, 9))
+
+    async def force(self) -> None:
+        if self.services:
+            await self.w.force(self.pick())
+
+    async def roll_back(self) -> None:
+        if self.services:
+            service = self.w.service(self.pick())
+            if service.previous_spec is not None and service.job_status is None:
+                await self.w.roll_back(service.id)
+
+    async def kill(self) -> None:
+        running = [(host, task) for host in self.w.hosts.values() for task in sorted(host.containers)]
+        if running:
+            host, task = self.rng.choice(running)
+            await host.kill(task)
+
+    async def lose_node(self) -> None:
+        up = [host for host in self.w.hosts.values() if host.connected]
+        if len(up) > 2:
+            host = self.rng.choice(up)
+            self.w.spawn(host.power_off() if self.rng.random() < 0.5 else host.cut())
+
+    async def heal_node(self) -> None:
+        for host in self.w.hosts.values():
+            if not host.connected:
+                await host.heal()
+                return
+
+    async def availability(self) -> None:
+        await self.w.set_node(
+            self.rng.choice(self.w.node_ids), availability=self.rng.choice(("active", "active", "drain", "pause"))
+        )
+
+    async def new_leader(self) -> None:
+        await self.w.depose()
+        await asyncio.sleep(self.rng.choice((0, 0.5, 4)))
+        await self.w.lead()
+
+    async def settle(self) -> None:
+        """Everything heals, and the user wants something that works."""
+        await asyncio.sleep(0.1)
+        for host in self.w.hosts.values():
+            if not host.connected:
+                await host.heal()
+            await self.w.set_node(host.node_id, availability="active")
+        for service in self.services:
+            it = self.w.service(service)
+            if it.job_status is not None:
+                await self.w.set_image(service, "exits:1")
+                continue
+
+            def work(spec: ServiceSpec) -> ServiceSpec:
+                template = replace(spec.task_template, container_spec=ContainerSpec(image="good:4"))
+                mode = spec.mode
+                if mode.replicated is not None:
+                    mode = ServiceMode(replicated=Replicated(replicas=min(mode.replicated.replicas or 0, 8)))
+                return replace(spec, task_template=template, mode=mode)
+
+            await self.w.change(service, work)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_any_life_ends_in_the_declared_state(seed: int) -> None:
+    async def main() -> None:
+        async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
+            life = Life(w, seed)
+            w.checks.append(Rules(w).check)
+            await life.new_service()
+            await life.live(60)
+            await life.settle()
+            await w.until(lambda: check_converged(w) == "", 400)
+            # and then nothing more happens
+            await asyncio.sleep(5)
+            index = w.store.view().index
+            await asyncio.sleep(600)
+            assert w.store.view().index == index, "the loops never come to rest"
+            assert check_converged(w) == ""
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_updates_alone_never_take_more_than_their_order_allows(seed: int) -> None:
+    """Only good updates, also cutting each other short, under changing leaders."""
+
+    async def main() -> None:
+        rng = random.Random(seed)
+        async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
+            order = rng.choice(("stop-first", "start-first"))
+            replicas = rng.randint(1, 8)
+            config = replace(random_update(rng, order), failure_action="pause")
+            # The same parallelism both ways, or the bound would change in the middle.
+            back = replace(random_update(rng, order), failure_action="pause", parallelism=config.parallelism)
+            service = await w.create("good", replicas, update_config=config, rollback_config=back)
+            await w.until(lambda: len(w.running(service)) == replicas)
+            w.checks.append(Rules(w, calm=True).check)
+            for step in range(12):
+                await asyncio.sleep(rng.choice((0.1, 1, 5, 20)))
+                match rng.randrange(5):
+                    case 0:
+                        await w.depose()
+                        await asyncio.sleep(rng.choice((0, 2)))
+                        await w.lead()
+                    case 1:
+                        if w.service(service).previous_spec is not None:
+                            await w.roll_back(service)
+                    case _:
+                        await w.set_image(service, rng.choice((f"good:{step}", "slow:2", "slow:1")))
+            await w.until(lambda: check_converged(w) == "", 400)
+
+    run(main())

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from swarm_agent.model.addresses import ip_of, mac_of
-from swarm_agent.model.objects import Task
+from swarm_agent.model.objects import Network, Task
 from swarm_agent.model.specs import ContainerSpec, Limits, Mount, PortConfig, Privileges, TaskSpec
 from swarm_agent.model.times import SECOND
 
@@ -34,7 +34,7 @@ MULTI_NETWORK_API = (1, 44)
 
 @dataclass(frozen=True, slots=True)
 class EngineNetwork:
-    """A network of the engine that the container joins; `ip` without prefix length."""
+    """A network of the engine that the container joins; `ip` without prefix length, empty when the engine chooses."""
 
     name: str
     ip: str
@@ -74,11 +74,10 @@ def plan(
     host = _host_config(task, spec, ports, files)
     if "Dns" not in host and resolvers:
         host["Dns"] = list(resolvers)
-    mode = _predefined_network(task) or (networks[0].name if networks else "")
-    if mode:
-        host["NetworkMode"] = mode
+    if networks:
+        host["NetworkMode"] = networks[0].name
     at_once = list(networks) if api_version >= MULTI_NETWORK_API else list(networks[:1])
-    if at_once:
+    if any(network.ip for network in at_once):
         body["NetworkingConfig"] = {
             "EndpointsConfig": {network.name: _endpoint(network, api_version) for network in at_once}
         }
@@ -95,16 +94,16 @@ def engine_network(name: str, addresses: Sequence[str]) -> EngineNetwork:
     return EngineNetwork(name, ip, mac_of(ip) if ip else "")
 
 
+def on_cluster(network: Network) -> bool:
+    """True for overlays, which this project makes; others (host, bridge, macvlan) are each engine's own, used by name."""
+    driver = network.spec.driver_configuration
+    own = network.spec.labels.get(PREDEFINED_LABEL) == "true"
+    return not own and (driver is None or driver.name in ("", "overlay"))
+
+
 def attaches(task: Task) -> bool:
-    """False when the task uses one of the engine's own networks (host, bridge, none) instead of cluster networks."""
-    return bool(task.networks_attachments) and not _predefined_network(task)
-
-
-def _predefined_network(task: Task) -> str:
-    if not task.networks_attachments:
-        return ""
-    spec = task.networks_attachments[0].network.spec
-    return spec.name if spec.labels.get(PREDEFINED_LABEL) == "true" else ""
+    """True when the task has a place on cluster networks."""
+    return any(on_cluster(attachment.network) for attachment in task.networks_attachments)
 
 
 def _endpoint(network: EngineNetwork, api_version: tuple[int, int]) -> dict[str, Any]:

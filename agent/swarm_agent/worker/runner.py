@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from swarm_agent.model.objects import Config, Node, Secret, Task, TaskStatus
+from swarm_agent.model.objects import Config, Network, Node, Secret, Task, TaskStatus
 from swarm_agent.model.rows import EndpointRow
 from swarm_agent.model.specs import ContainerSpec
 from swarm_agent.model.states import TaskState
@@ -282,7 +282,7 @@ class Runner:
             api_version=host.engine.api_version,
             networks=networks,
             files=mounts,
-            resolvers=host.resolvers(task) if networks else (),
+            resolvers=host.resolvers(task) if container.attaches(task) else (),
         )
         if self.unwanted:
             raise _Interrupted
@@ -314,12 +314,14 @@ class Runner:
         raise _Interrupted  # choose again with this container in sight
 
     async def _attach_networks(self) -> list[container.EngineNetwork]:
-        if not container.attaches(self.task):
-            return []
         # The ingress network last: the first one is the container's own.
         attachments = sorted(self.task.networks_attachments, key=lambda one: one.network.spec.ingress)
+
+        async def engine_name(network: Network) -> str:
+            return await self.host.networks.attach(network.id) if container.on_cluster(network) else network.spec.name
+
         try:
-            names = await asyncio.gather(*(self.host.networks.attach(one.network.id) for one in attachments))
+            names = await asyncio.gather(*(engine_name(one.network) for one in attachments))
         except EngineError:
             raise
         except Exception as error:

@@ -235,10 +235,15 @@ def test_new_engines_take_all_networks_with_their_macs() -> None:
 
 
 def test_the_engines_own_networks_are_used_by_name() -> None:
-    host = Network(id="h", spec=NetworkSpec(name="host", labels={"com.docker.swarm.predefined": "true"}))
-    task = a_task(networks_attachments=[NetworkAttachment(network=host)])
-    assert not attaches(task)
-    assert made(task)["HostConfig"]["NetworkMode"] == "host"
+    predefined = Network(id="h", spec=NetworkSpec(name="host", labels={"com.docker.swarm.predefined": "true"}))
+    macvlan = Network(id="m", spec=NetworkSpec(name="lan", driver_configuration=Driver(name="macvlan")))
+    for network in (predefined, macvlan):
+        task = a_task(networks_attachments=[NetworkAttachment(network=network)])
+        assert not attaches(task)
+        body = made(task, networks=[engine_network(network.spec.name, [])])
+        assert body["HostConfig"]["NetworkMode"] == network.spec.name
+        assert "NetworkingConfig" not in body and "MacAddress" not in body
+    assert attaches(a_task(networks_attachments=[NetworkAttachment(network=Network(id="o"))]))
 
 
 def test_the_mac_follows_from_the_address() -> None:

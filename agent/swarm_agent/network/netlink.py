@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,9 +18,25 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import rt_scope
-from pyroute2.netlink.rtnl.ndmsg import NTF_MASTER, NTF_SELF, NUD_NOARP, NUD_PERMANENT
 
 from .names import BRIDGE_PREFIX, MESH_LINK, RULE_PRIORITY, TABLE_BASE, VXLAN_PREFIX
+from .rtnetlink import (
+    DEL_NEIGHBOUR,
+    DEL_ROUTE,
+    NTF_SELF,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    Message,
+    RouteSocket,
+    remove_fdb,
+    remove_neighbour,
+    remove_port_fdb,
+    remove_route,
+    set_fdb,
+    set_neighbour,
+    set_port_fdb,
+    set_route,
+)
 from .state import (
     AddLink,
     AddRule,
@@ -84,33 +101,37 @@ def observe(wanted: KernelState) -> KernelState:
                 bridges[name] = _bridge(ip, link, wanted.bridges.get(name))
             elif name.startswith(VXLAN_PREFIX) or name == MESH_LINK:
                 vxlans[name] = _vxlan(ip, link, names)
-        fdb: dict[tuple[str, str], str] = {}
-        port_fdb: set[tuple[str, str]] = set()
-        neighbours: dict[tuple[str, str], str] = {}
-        for link in links:
-            name = link.get("ifname")
-            if name in vxlans:
-                for entry in ip.get_neighbours(ifindex=link["index"], family=socket.AF_INET):
-                    if entry["state"] & NUD_PERMANENT:
-                        neighbours[name, entry.get("dst")] = entry.get("lladdr")
-        for entry in ip.get_neighbours(family=socket.AF_BRIDGE):
-            name = names.get(entry["ifindex"])
+        rules = _rules(ip)
+    fdb: dict[tuple[str, str], str] = {}
+    port_fdb: set[tuple[str, str]] = set()
+    neighbours: dict[tuple[str, str], str] = {}
+    routes: dict[tuple[int, str], tuple[str, str]] = {}
+    with RouteSocket() as route:
+        for entry in route.neighbours(socket.AF_INET):
+            name = names.get(entry.ifindex, "")
+            if name in vxlans and entry.state & NUD_PERMANENT:
+                neighbours[name, entry.ip] = entry.mac
+        for entry in route.neighbours(socket.AF_BRIDGE):
+            name = names.get(entry.ifindex, "")
             if name not in vxlans:
                 continue
-            if entry["flags"] & NTF_SELF and entry.get("dst"):
-                fdb[name, entry.get("lladdr")] = entry.get("dst")
-            elif entry.get("master") and entry["state"] & NUD_NOARP:
-                port_fdb.add((name, entry.get("lladdr")))
-        return KernelState(
-            bridges=bridges,
-            vxlans=vxlans,
-            fdb=fdb,
-            port_fdb=frozenset(port_fdb),
-            neighbours=neighbours,
-            routes=_routes(ip, names),
-            rules=_rules(ip),
-            sysctls=_sysctls(wanted.sysctls),
-        )
+            if entry.flags & NTF_SELF and entry.ip:
+                fdb[name, entry.mac] = entry.ip
+            elif entry.mastered and entry.state & NUD_NOARP:
+                port_fdb.add((name, entry.mac))
+        for found in route.routes():
+            if found.table >> 16 == TABLE_BASE >> 16:
+                routes[found.table, found.prefix] = (found.via, names.get(found.ifindex, ""))
+    return KernelState(
+        bridges=bridges,
+        vxlans=vxlans,
+        fdb=fdb,
+        port_fdb=frozenset(port_fdb),
+        neighbours=neighbours,
+        routes=routes,
+        rules=rules,
+        sysctls=read_sysctls(wanted.sysctls),
+    )
 
 
 def _bridge(ip: Any, link: Any, wanted: Bridge | None) -> Bridge:
@@ -142,16 +163,6 @@ def _vxlan(ip: Any, link: Any, names: dict[int, str]) -> Vxlan:
     )
 
 
-def _routes(ip: Any, names: dict[int, str]) -> dict[tuple[int, str], tuple[str, str]]:
-    found = {}
-    for route in ip.get_routes(family=socket.AF_INET):
-        table = route.get("table") or route["table"]
-        if table >> 16 == TABLE_BASE >> 16:
-            prefix = f"{route.get('dst') or '0.0.0.0'}/{route['dst_len']}"
-            found[table, prefix] = (route.get("gateway") or "", names.get(route.get("oif"), ""))
-    return found
-
-
 def _rules(ip: Any) -> frozenset[Rule]:
     found = set()
     for rule in ip.get_rules(family=socket.AF_INET):
@@ -161,7 +172,7 @@ def _rules(ip: Any) -> frozenset[Rule]:
     return frozenset(found)
 
 
-def _sysctls(paths: Iterable[str]) -> dict[str, str]:
+def read_sysctls(paths: Iterable[str]) -> dict[str, str]:
     found = {}
     for path in paths:
         try:
@@ -176,15 +187,32 @@ def _sysctls(paths: Iterable[str]) -> dict[str, str]:
 
 def execute(operations: Iterable[Operation]) -> list[Failure]:
     """Carry out operations in order; returns those that failed. Removing what is gone already is no failure."""
-    failures = []
-    with IPRoute() as ip:
+    failures: list[Failure] = []
+    with IPRoute() as ip, RouteSocket() as route:
         writer = _Writer(ip)
+        pending: list[tuple[Operation, Message]] = []
         for operation in operations:
             try:
+                message = writer.entry(operation)
+                if message is not None:
+                    pending.append((operation, message))
+                    continue
+                failures += _send(route, pending)
+                pending = []
                 writer.apply(operation)
             except (NetlinkError, OSError, LookupError) as error:
                 failures.append(Failure(operation, str(error)))
-    return failures
+        return failures + _send(route, pending)
+
+
+def _send(route: RouteSocket, pending: list[tuple[Operation, Message]]) -> list[Failure]:
+    """Entries are sent in bulk, as there may be very many."""
+    codes = route.send([message for _, message in pending])
+    return [
+        Failure(operation, os.strerror(code))
+        for (operation, message), code in zip(pending, codes, strict=True)
+        if code and not (message.kind in (DEL_NEIGHBOUR, DEL_ROUTE) and code in ALREADY_GONE)
+    ]
 
 
 def open_hairpins() -> int:
@@ -234,24 +262,30 @@ class _Writer:
             index = self._indexes[name] = found[0]
         return index
 
-    def apply(self, operation: Operation) -> None:
+    def entry(self, operation: Operation) -> Message | None:
+        """The message for an operation on one entry of a table; None for all others."""
         match operation:
             case SetFdb(link, mac, underlay):
-                self._fdb("replace", link, mac, flags=NTF_SELF, state=NUD_PERMANENT, dst=underlay)
+                return set_fdb(self._index(link), mac, underlay)
             case SetPortFdb(link, mac):
-                self._fdb("replace", link, mac, flags=NTF_MASTER, state=NUD_NOARP)
+                return set_port_fdb(self._index(link), mac)
             case SetNeighbour(link, address, mac):
-                self._ip.neigh("replace", ifindex=self._index(link), dst=address, lladdr=mac, state="permanent")
-            case RemoveFdb(link, mac):
-                self._remove(lambda: self._fdb("del", link, mac, flags=NTF_SELF))
-            case RemovePortFdb(link, mac):
-                self._remove(lambda: self._fdb("del", link, mac, flags=NTF_MASTER))
-            case RemoveNeighbour(link, address):
-                self._remove(lambda: self._ip.neigh("del", ifindex=self._index(link), dst=address))
+                return set_neighbour(self._index(link), address, mac)
             case SetRoute(table, prefix, via, link):
-                self._ip.route("replace", table=table, dst=prefix, gateway=via, oif=self._index(link), flags=["onlink"])
+                return set_route(table, prefix, via, self._index(link))
             case RemoveRoute(table, prefix):
-                self._remove(lambda: self._ip.route("del", table=table, dst=prefix))
+                return remove_route(table, prefix)
+            case RemoveFdb(link, mac):
+                return remove_fdb(self._index(link), mac)
+            case RemovePortFdb(link, mac):
+                return remove_port_fdb(self._index(link), mac)
+            case RemoveNeighbour(link, address):
+                return remove_neighbour(self._index(link), address)
+            case _:
+                return None
+
+    def apply(self, operation: Operation) -> None:
+        match operation:
             case AddRule(rule):
                 self._rule("add", rule)
             case RemoveRule(rule):
@@ -267,9 +301,6 @@ class _Writer:
                 self._set_bridge(link, bridge, mtu)
             case _:
                 raise LookupError("not an operation of the kernel's links and routes")
-
-    def _fdb(self, command: str, link: str, mac: str, **more: Any) -> None:
-        self._ip.neigh(command, family=socket.AF_BRIDGE, ifindex=self._index(link), lladdr=mac, **more)
 
     def _rule(self, command: str, rule: Rule) -> None:
         self._ip.rule(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from swarm_agent.store.store import Store
 
 from .allocator import Allocator
 from .dispatcher import Dispatcher
+from .liveness import Gossip
 from .loop import Clock
 from .orchestrator import Orchestrator
 from .scheduler import Scheduler
@@ -31,8 +31,11 @@ class Loop(Protocol):
 
 
 class Leader:
-    """The leader's loops. `clock`: wall clock in ns since the epoch; `rng`: where ids come from,
-    `random.SystemRandom()`."""
+    """The leader's loops.
+
+    `rng`: where ids come from, `random.SystemRandom()`; `clock`: wall clock in ns since the epoch; `liveness(node_id)`:
+    gossip's verdict, True alive, False dead, None unknown. Sessions of nodes go to `dispatcher`.
+    """
 
     def __init__(
         self,
@@ -40,11 +43,12 @@ class Leader:
         *,
         rng: random.Random,
         clock: Clock = time.time_ns,
-        liveness: Callable[[str], bool | None] = lambda _: None,
+        liveness: Gossip = lambda _: None,
+        gossip_port: int = 7946,
     ) -> None:
+        self.dispatcher = Dispatcher(store, clock=clock, liveness=liveness, gossip_port=gossip_port)
         # Tasks flow through them in this order; each only waits for the store, so the order of starting does not
         # matter.
-        self.dispatcher = Dispatcher(store, clock=clock, liveness=liveness)
         self._loops: list[Loop] = [
             Orchestrator(store, clock=clock, rng=rng),
             Allocator(store, clock=clock),

@@ -17,6 +17,7 @@ from swarm_agent.model.states import TaskState
 from swarm_agent.model.times import parse_rfc3339
 
 from . import constraints
+from .ports import complete
 
 SlotKey = int | str
 """A slot's number, or the node's id for global services."""
@@ -185,11 +186,13 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
         differs = wanted != task.spec
     if differs:
         return True
-    return task.endpoint is not None and _published(task.endpoint.spec) != _published(service.spec.endpoint_spec)
+    there = task.endpoint.spec if task.endpoint is not None else None
+    return _published(there) != _published(service.spec.endpoint_spec)
 
 
 def _published(spec: EndpointSpec | None) -> tuple[str, list[PortConfig]]:
-    return ("vip", []) if spec is None else (spec.mode or "vip", spec.ports)
+    """What is published, with defaults filled in as the allocator does in its copy."""
+    return ("vip", []) if spec is None else (spec.mode or "vip", [complete(port) for port in spec.ports])
 
 
 def _without_placement(spec: TaskSpec) -> TaskSpec:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from swarm_agent.manager.replicated import victims
-from swarm_agent.manager.tasks import new_task
-from swarm_agent.model.objects import Cluster, Service, Task, TaskStatus, Version
+from swarm_agent.manager.tasks import is_dirty, new_task
+from swarm_agent.model.objects import Cluster, Endpoint, Service, Task, TaskStatus, Version
 from swarm_agent.model.specs import (
     ContainerSpec,
     Driver,
@@ -416,3 +417,38 @@ def test_new_constraints_are_the_update_s_business_not_the_enforcer_s() -> None:
             assert not any(task.status.state is S.REJECTED for task in w.tasks(service))
 
     run(main())
+
+
+# --- what makes a task outdated
+# ----------------------------------------------------------------------------------------
+
+
+def port_service(version: int, *ports: PortConfig, **spec: Any) -> Service:
+    endpoint = EndpointSpec(mode=spec.pop("mode", ""), ports=list(ports))
+    return Service(
+        id="s", spec=ServiceSpec(name="web", endpoint_spec=endpoint, **spec), spec_version=Version(index=version)
+    )
+
+
+def made_from(service: Service, endpoint: Endpoint | None) -> Task:
+    task = new_task(service, slot=1, node_id="", task_id="t", now="2025-01-01T00:00:00.000000000Z")
+    return replace(task, endpoint=endpoint)
+
+
+def test_ports_as_the_allocator_completes_them_do_not_make_a_task_outdated() -> None:
+    old = port_service(1, PortConfig(target_port=80))
+    allocated = Endpoint(
+        spec=EndpointSpec(mode="vip", ports=[PortConfig(protocol="tcp", target_port=80, publish_mode="ingress")]),
+        ports=[PortConfig(protocol="tcp", target_port=80, published_port=30000, publish_mode="ingress")],
+    )
+    task = made_from(old, allocated)
+    assert not is_dirty(port_service(2, PortConfig(target_port=80), labels={"a": "b"}), task, None)
+    assert is_dirty(port_service(2, PortConfig(target_port=81)), task, None)
+    assert is_dirty(port_service(2), task, None)
+
+
+def test_the_first_published_port_makes_tasks_outdated() -> None:
+    task = made_from(port_service(1), None)
+    assert not is_dirty(port_service(2, mode="vip"), task, None)
+    assert is_dirty(port_service(2, PortConfig(target_port=80, published_port=8080)), task, None)
+    assert is_dirty(port_service(2, mode="dnsrr"), task, None)

@@ -1,0 +1,154 @@
+"""The leader as a whole: a declared service becomes running tasks through all loops and a node's session, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from msgspec.structs import replace
+
+from swarm_agent.manager.leader import Leader
+from swarm_agent.manager.tasks import is_live
+from swarm_agent.model.objects import Cluster, Network, Node, NodeDescription, Service, Task, TaskStatus, Version
+from swarm_agent.model.session import (
+    Assignments,
+    Heartbeat,
+    Hello,
+    Statuses,
+    TaskStatusUpdate,
+    decode_to_node,
+    encode_message,
+)
+from swarm_agent.model.specs import (
+    ContainerSpec,
+    EndpointSpec,
+    NetworkSpec,
+    NodeSpec,
+    Platform,
+    PortConfig,
+    Replicated,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
+from swarm_agent.model.states import TaskState as S
+from swarm_agent.model.times import rfc3339
+from swarm_agent.store.memory import memory_store
+from swarm_agent.store.store import Store
+from tests.sim.virtual_time import clock, run
+
+
+class Agent:
+    """A node that runs all it is given at once. It is the dispatcher's channel, too."""
+
+    def __init__(self, node_id: str, address: str) -> None:
+        self.node_id = node_id
+        self.tasks: dict[str, Task] = {}
+        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        platform = Platform(architecture="x86_64", os="linux")
+        self._say(Hello(description=NodeDescription(hostname=node_id, platform=platform), advertise=address))
+
+    def _say(self, message: Hello | Heartbeat | Statuses) -> None:
+        self.said.put_nowait(encode_message(message))
+
+    async def beat(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._say(Heartbeat())
+
+    async def receive(self) -> bytes | None:
+        return await self.said.get()
+
+    async def send(self, data: bytes) -> None:
+        message = decode_to_node(data)
+        if not isinstance(message, Assignments):
+            return
+        for task_id in message.gone_tasks:
+            self.tasks.pop(task_id, None)
+        for task in message.tasks:
+            self.tasks[task.id] = task
+            state = S.SHUTDOWN if not is_live(task) else S.READY if task.desired_state is S.READY else S.RUNNING
+            status = TaskStatus(timestamp=rfc3339(clock()), state=state)
+            self._say(Statuses(updates=[TaskStatusUpdate(task.id, status)]))
+
+
+async def wait(store: Store, condition: object, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():  # type: ignore[operator]
+        assert loop.time() < end, [(task.desired_state, task.status) for task in store.view().all(Task)]
+        await asyncio.sleep(0.001)
+
+
+def test_a_service_is_created_updated_and_removed_through_all_loops() -> None:
+    async def main() -> None:
+        store = memory_store(clock=lambda: rfc3339(clock()))
+        ids = ["node1", "node2"]
+
+        def found(tx) -> None:  # type: ignore[no-untyped-def]
+            tx.create(Cluster(id="cluster", default_addr_pool=["10.0.0.0/8"], subnet_size=24))
+            tx.create(Network(id="ingress", spec=NetworkSpec(name="ingress", ingress=True)))
+            for id_ in ids:
+                tx.create(Node(id=id_, spec=NodeSpec(role="worker", availability="active")))
+
+        await store.update(found)
+        leader = Leader(store, rng=random.Random(1), clock=clock)
+        await leader.start()
+        agents = [Agent(id_, f"192.0.2.{number}") for number, id_ in enumerate(ids, 1)]
+        work = [asyncio.create_task(leader.dispatcher.session(agent.node_id, agent)) for agent in agents]
+        work += [asyncio.create_task(agent.beat()) for agent in agents]
+        await wait(store, lambda: all(node.status.state == "ready" for node in store.view().all(Node)), 1)
+
+        spec = ServiceSpec(
+            name="web",
+            task_template=TaskSpec(container_spec=ContainerSpec(image="web:1")),
+            mode=ServiceMode(replicated=Replicated(replicas=4)),
+            endpoint_spec=EndpointSpec(mode="vip", ports=[PortConfig(target_port=80, protocol="tcp")]),
+        )
+        await store.update(lambda tx: tx.create(Service(id="web", spec=spec, spec_version=Version(index=1))))
+
+        def running(image: str) -> list[Task]:
+            return [
+                task
+                for task in store.view().all(Task)
+                if task.status.state is S.RUNNING
+                and task.desired_state is S.RUNNING
+                and task.spec.container_spec == ContainerSpec(image=image)
+            ]
+
+        # The loops' own latency, every debounce included.
+        await wait(store, lambda: len(running("web:1")) == 4, 0.2)
+        assert {task.node_id for task in running("web:1")} == set(ids)
+        service = store.view().get(Service, "web")
+        assert service is not None and service.endpoint.ports[0].published_port == 30000
+        assert all(task.networks_attachments for task in running("web:1"))
+
+        template = replace(spec.task_template, container_spec=ContainerSpec(image="web:2"))
+        updated = replace(service, spec=replace(spec, task_template=template), spec_version=Version(index=2))
+        await store.update(lambda tx: tx.update(updated))
+        await wait(store, lambda: len(running("web:2")) == 4, 2)
+
+        # A scale does not touch what runs, though the allocator has completed the tasks' ports.
+        before = {task.id for task in running("web:2")}
+
+        def scale(tx) -> None:  # type: ignore[no-untyped-def]
+            it = tx.get(Service, "web")
+            mode = ServiceMode(replicated=Replicated(replicas=5))
+            tx.update(replace(it, spec=replace(it.spec, mode=mode), spec_version=Version(index=3), update_status=None))
+
+        await store.update(scale)
+        await wait(store, lambda: len(running("web:2")) == 5, 0.5)
+        await asyncio.sleep(10)
+        assert before < {task.id for task in running("web:2")}
+        assert store.view().get(Service, "web").update_status is None  # type: ignore[union-attr]
+
+        await store.update(lambda tx: tx.delete(Service, "web"))
+        await wait(store, lambda: not store.view().all(Task), 0.5)
+        assert not agents[0].tasks and not agents[1].tasks
+        await leader.stop()
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await store.close()
+
+    run(main())

@@ -18,6 +18,7 @@ from swarm_agent.store.tx import Tx
 from .context import Context
 from .filters import has_labels, parse_filters
 from .message import NO_CONTENT, Response, json_response
+from .versions import ApiVersion
 
 PRUNE_FILTERS = ("label", "label!", "until")
 _UNITS = {"h": 3600, "m": 60, "s": 1}
@@ -25,18 +26,19 @@ _DURATION = re.compile(r"(\d{1,9})([hms])")
 _NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?")
 
 
-def resource(network: Network) -> dict[str, Any]:
-    """The network as GET /networks shows it."""
+def resource(network: Network, version: ApiVersion) -> dict[str, Any]:
+    """The network as GET /networks of this API version shows it."""
     spec, state = network.spec, network.driver_state
     ipam = network.ipam_options or spec.ipam_options
     driver = ipam.driver if ipam is not None else None
+    declared = spec.driver_configuration.options if spec.driver_configuration is not None else {}
     return {
         "Name": spec.name,
         "Id": network.id,
         "Created": network.created_at,
         "Scope": "swarm",
         "Driver": state.name or control.OVERLAY,
-        "EnableIPv4": True,
+        **({"EnableIPv4": True} if version >= (1, 48) else {}),
         "EnableIPv6": spec.ipv6_enabled,
         "IPAM": {
             "Driver": driver.name if driver is not None and driver.name else "default",
@@ -52,8 +54,8 @@ def resource(network: Network) -> dict[str, Any]:
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": None,
-        "Options": state.options or None,
-        "Labels": spec.labels,
+        "Options": {**declared, **state.options} or None,
+        "Labels": spec.labels or None,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from swarm_agent.manager.control.networks import is_swarm_scoped
+from swarm_agent.manager.control.networks import PREDEFINED_LABEL, is_swarm_scoped
 from swarm_agent.manager.control.services import PREDEFINED_NETWORKS
 from swarm_agent.model.errors import BadRequest, ClusterError, Conflict, NotFound
 from swarm_agent.model.objects import Network, Service
@@ -59,22 +59,23 @@ class LocalNetworks:
         view = await self._view()
         if view is None:
             return json_response([_as_overlay(item) if overlay_of(item) else item for item in local])
-        overlays = [resource(item) for item in view.all(Network) if _matches(item, filters, view)]
+        overlays = [resource(item, request.version) for item in view.all(Network) if _matches(item, filters, view)]
         return json_response([*overlays, *(item for item in local if not overlay_of(item))])
 
     async def inspect(self, request: Request, term: str) -> Response:
         scope = request.query.get("scope", "")
         found = await self._find(request, term, scope)
         if found.engine is not None:
-            if scope == "swarm":  # a host's own network that services may name: it has the same name on every host
-                return json_response({**found.engine, "Id": found.engine["Name"], "Scope": "swarm"})
+            if scope == "swarm":
+                return json_response(_for_services(found.engine))
             path = f"/v{show(request.version)}/networks/{found.engine['Id']}"
             reply = await self._engine.call("GET", path, request.query)
             if not overlay_of(found.engine):
                 return reply
             return json_response(_as_overlay(msgspec.json.decode(reply.body))) if reply.status == 200 else reply
         assert found.cluster is not None
-        return json_response({**resource(found.cluster), "Containers": await self._containers(request, found.cluster)})
+        shown = resource(found.cluster, request.version)
+        return json_response({**shown, "Containers": await self._containers(request, found.cluster)})
 
     async def create(self, request: Request) -> Response | None:
         """The engine's answer for a network of this host; None when the network is the cluster's to create."""
@@ -85,7 +86,7 @@ class LocalNetworks:
         if not is_swarm_scoped(wanted):
             return await self.to_engine(request)
         for item in await self._engine_networks(request, {}):
-            if item["Name"] == wanted.name and wanted.name not in PREDEFINED_NETWORKS:
+            if item["Name"] == wanted.name:
                 raise Conflict(f"network with name {wanted.name} already exists")
         return None
 
@@ -153,6 +154,12 @@ def _as_overlay(network: EngineNetwork) -> EngineNetwork:
     """Our bridge as a worker's client should see it: as the overlay that it is part of."""
     labels = {key: value for key, value in (network.get("Labels") or {}).items() if key != NETWORK_LABEL}
     return {**network, "Id": overlay_of(network), "Scope": "swarm", "Driver": "overlay", "Labels": labels}
+
+
+def _for_services(network: EngineNetwork) -> EngineNetwork:
+    """A host's own network as services may use it: by its name, which is the same on every host."""
+    unknown = {"Containers": None, "Options": None, "Labels": {PREDEFINED_LABEL: "true"}}
+    return {**network, "Id": network["Name"], "Scope": "swarm", **unknown}
 
 
 def _matches(network: Network, filters: Filters, view: View) -> bool:

@@ -33,14 +33,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         """A query parameter read loosely, as the engine reads `force`: anything but 0, no, false, none is true."""
         return self.query.get(name, "").strip().lower() not in _FALSE
 
-    def strict_flag(self, name: str) -> bool:
-        """A query parameter read strictly, as Go's ParseBool. Raises BadRequest."""
+    def strict_flag(self, name: str, *, detailed: bool = True) -> bool:
+        """A query parameter read strictly, as Go's ParseBool. Raises BadRequest, in some calls without Go's reason."""
         value = self.query.get(name, "")
         if not value or value in _PARSE_FALSE:
             return False
         if value in _PARSE_TRUE:
             return True
-        raise BadRequest(f'invalid value for {name}: {value}: strconv.ParseBool: parsing "{value}": invalid syntax')
+        reason = f': strconv.ParseBool: parsing "{value}": invalid syntax' if detailed else ""
+        raise BadRequest(f"invalid value for {name}: {value}{reason}")
 
     def object_version(self, kind: str, *, detailed: bool = True) -> int:
         """The required `version` parameter of an update. Raises BadRequest with Swarm's texts."""

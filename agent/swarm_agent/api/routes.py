@@ -33,12 +33,19 @@ class ClusterRoute:
     write: bool
 
 
+def _check_streams(context: Context) -> None:
+    if not context.request.flag("stdout") and not context.request.flag("stderr"):
+        raise ClusterError("Bad parameters: you must choose at least one stream")
+
+
 async def service_logs(context: Context) -> Response:
+    _check_streams(context)
     find(await context.read(), Service, context.term)
     raise NotYet("service logs are not available in this version; use docker logs on the task's host")
 
 
 async def task_logs(context: Context) -> Response:
+    _check_streams(context)
     find(await context.read(), Task, context.term)
     raise NotYet("task logs are not available in this version; use docker logs on the task's host")
 

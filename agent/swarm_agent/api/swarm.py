@@ -32,8 +32,12 @@ async def update_swarm(context: Context) -> Response:
     request = context.request
     spec = context.body(SwarmSpec)
     version = request.object_version("swarm")
-    rotate_worker, rotate_manager = (request.strict_flag(f"rotate{role}Token") for role in ("Worker", "Manager"))
-    request.strict_flag("rotateManagerUnlockKey")  # without a lock there is no key to rotate; Swarm ignores it too
+    rotate_worker, rotate_manager = (
+        request.strict_flag(f"rotate{role}Token", detailed=False) for role in ("Worker", "Manager")
+    )
+    request.strict_flag(
+        "rotateManagerUnlockKey", detailed=False
+    )  # without a lock there is no key to rotate; Swarm ignores it too
     await context.update(
         lambda tx: control.update_cluster(
             tx,

@@ -33,7 +33,7 @@ ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
 class Version(Object, frozen=True):
-    index: int = always(int)
+    index: int = 0
 
 
 class Stored(Object, frozen=True):

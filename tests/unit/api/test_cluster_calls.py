@@ -266,6 +266,8 @@ async def test_logs_are_refused_in_words_and_only_for_what_exists(swarm: Door) -
     await created(swarm)
     assert (await swarm.call("GET", "/services/web/logs?stdout=1"))[0] == 501
     assert await message(swarm, "GET", "/tasks/none/logs?stdout=1") == (404, "task none not found")
+    no_stream = (500, "Bad parameters: you must choose at least one stream")
+    assert await message(swarm, "GET", "/services/web/logs?stdout=0") == no_stream
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,11 @@ async def test_a_task_as_swarm_shows_it(swarm: Door) -> None:
 
 async def test_node_filters(swarm: Door) -> None:
     await swarm.store.update(lambda tx: tx.create(make_node("w1", "second")))
-    await swarm.call("POST", "/nodes/second/update?version=2", {"Role": "worker", "Labels": {"disk": "ssd"}})
+    await swarm.call(
+        "POST",
+        "/nodes/second/update?version=2",
+        {"Role": "worker", "Availability": "active", "Labels": {"disk": "ssd"}},
+    )
 
     async def ids(**filters: Any) -> list[str]:
         status, found = await swarm.call("GET", "/nodes" + where(**filters))

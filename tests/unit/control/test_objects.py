@@ -91,16 +91,20 @@ async def test_a_node_is_drained_by_its_hostname(store: Store) -> None:
 async def test_the_last_manager_stays(store: Store) -> None:
     await put(store, node("m1", role="manager"), node("w1"))
     with pytest.raises(FailedPrecondition, match="attempting to demote the last manager of the swarm"):
-        await store.update(lambda tx: nodes.update_node(tx, "m1", 1, NodeSpec(role="worker")))
+        await store.update(lambda tx: nodes.update_node(tx, "m1", 1, NodeSpec(role="worker", availability="active")))
 
 
 async def test_a_manager_stays_while_the_quorum_needs_it(store: Store) -> None:
     await put(store, node("m1", role="manager"), node("m2", role="manager"))
     with pytest.raises(FailedPrecondition, match="this would result in a loss of quorum"):
         await store.update(
-            lambda tx: nodes.update_node(tx, "m1", 1, NodeSpec(role="worker"), can_remove=lambda node_id: False)
+            lambda tx: nodes.update_node(
+                tx, "m1", 1, NodeSpec(role="worker", availability="active"), can_remove=lambda node_id: False
+            )
         )
-    demoted = await store.update(lambda tx: nodes.update_node(tx, "m1", 1, NodeSpec(role="worker")))
+    demoted = await store.update(
+        lambda tx: nodes.update_node(tx, "m1", 1, NodeSpec(role="worker", availability="active"))
+    )
     assert demoted.spec.role == "worker"
 
 
@@ -108,7 +112,9 @@ async def test_a_manager_stays_while_the_quorum_needs_it(store: Store) -> None:
     ("spec", "text"),
     [
         (NodeSpec(role="king"), 'invalid Role: "king"'),
-        (NodeSpec(availability="maybe"), 'invalid Availability: "maybe"'),
+        (NodeSpec(), 'invalid Role: ""'),
+        (NodeSpec(role="worker", availability="maybe"), 'invalid Availability: "maybe"'),
+        (NodeSpec(role="worker"), 'invalid Availability: ""'),
     ],
 )
 async def test_unknown_words_for_nodes(store: Store, spec: NodeSpec, text: str) -> None:
@@ -160,7 +166,7 @@ REFUSED_NETWORKS: list[tuple[dict[str, Any], type[ClusterError], str]] = [
     ({"Labels": {"com.docker.swarm.predefined": "true"}}, PermissionDenied, "cannot be applied by users"),
     ({"Driver": "macvlan", "Scope": "swarm"}, Unimplemented, "cannot span hosts"),
     ({"Options": {"encrypted": ""}}, Unimplemented, "encrypted overlay networks are not supported"),
-    ({"IPAM": {"Driver": "dhcp"}}, InvalidArgument, "invalid IPAM specified"),
+    ({"IPAM": {"Driver": "dhcp"}}, InvalidArgument, "error during lookup of plugin dhcp"),
     ({"IPAM": {"Config": [{"Subnet": "10.0.0"}]}}, InvalidArgument, "invalid subnet 10.0.0"),
     (
         {"IPAM": {"Config": [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.1.1"}]}},
@@ -265,10 +271,10 @@ async def test_a_taken_name_and_bad_base64(store: Store) -> None:
         await new_secret(store, "other", "???")
 
 
-async def test_a_secret_of_a_driver_has_no_data(store: Store) -> None:
-    assert (await new_secret(store, data="", driver=Driver(name="vault"))).spec.data == ""
-    with pytest.raises(InvalidArgument, match="secret driver must have a name"):
-        await new_secret(store, "t", data="", driver=Driver())
+async def test_there_are_no_secret_drivers(store: Store) -> None:
+    for name, text in (("vault", 'plugin "vault" not found'), ("", "secret driver must have a name")):
+        with pytest.raises(ClusterError, match=text):
+            await new_secret(store, data="", driver=Driver(name=name))
 
 
 async def test_only_labels_of_a_secret_change(store: Store) -> None:

@@ -129,6 +129,10 @@ def test_a_malformed_constraint_is_an_unknown_error_as_in_swarm(constraint: str,
         (web(UpdateConfig={"Order": "random"}), "unrecognized update order random"),
         (web(EndpointSpec={"Mode": "anycast"}), 'invalid resolution mode: "anycast"'),
         (web({"Mounts": [{"Type": "nfs"}]}), 'invalid MountType: "nfs"'),
+        (
+            web(UpdateConfig={"Parallelism": -1}),
+            "invalid JSON: Expected a number that is not negative, got -1 - at UpdateConfig.Parallelism",
+        ),
     ],
 )
 def test_words_that_swarm_does_not_know(document: dict[str, Any], text: str) -> None:
@@ -204,3 +208,14 @@ def test_insert_defaults_leaves_what_was_given() -> None:
     assert container is not None and container.stop_grace_period == 1
     assert restart is not None and (restart.condition, restart.delay) == ("none", 0)
     assert spec.update_config is not None and spec.update_config.parallelism == 0
+
+
+def test_bind_options_that_say_nothing_are_dropped_and_others_say_all() -> None:
+    options: list[dict[str, Any]] = [{}, {"NonRecursive": True}]
+    mounts = [{"Type": "bind", "Target": f"/{number}", "BindOptions": item} for number, item in enumerate(options)]
+    spec = normalize_service(msgspec.convert(web({"Mounts": mounts}), ServiceSpec), random.Random(0))
+    container = spec.task_template.container_spec
+    assert container is not None
+    nothing, something = (mount.bind_options for mount in container.mounts)
+    assert nothing is None
+    assert something is not None and something.propagation == "rprivate" and something.non_recursive

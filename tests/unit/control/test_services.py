@@ -185,6 +185,7 @@ async def test_there_is_nothing_to_roll_back_to_after_create(store: Store) -> No
     ("change", "error", "text"),
     [
         ({"name": "other"}, Unimplemented, "renaming services is not supported"),
+        ({"name": ""}, Unimplemented, "renaming services is not supported"),
         ({"Mode": {"Global": {}}}, Unimplemented, "service mode change is not allowed"),
         ({"Mode": {"Global": {}, "Replicated": {}}}, BadRequest, "must specify only one service mode"),
     ],
@@ -195,11 +196,6 @@ async def test_swarm_refuses_these_changes(
     service = await create(store, spec())
     with pytest.raises(error, match=text):
         await update(store, service, spec(**change))
-
-
-async def test_an_update_without_name_is_not_a_wish_to_rename(store: Store) -> None:
-    service = await create(store, spec())
-    assert (await update(store, service, spec(""))).spec.name == "web"
 
 
 async def test_updating_a_job_starts_a_new_iteration(store: Store) -> None:

@@ -73,7 +73,7 @@ def _ipam(request: NetworkCreateRequest) -> IPAMOptions | None:
     if ipam is None:
         return None
     if ipam.driver not in ("", "default"):
-        raise InvalidArgument("invalid IPAM specified")
+        raise InvalidArgument(f"error during lookup of plugin {ipam.driver}")
     configs = [IPAMConfig(subnet=item.subnet, range=item.ip_range, gateway=item.gateway) for item in ipam.config]
     for config in configs:
         _check_ipam(config)

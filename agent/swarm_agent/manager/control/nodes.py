@@ -24,7 +24,7 @@ AVAILABILITIES = ("active", "pause", "drain")
 
 def normalize_node(spec: NodeSpec) -> NodeSpec:
     """The spec as it is stored. Raises BadRequest for words that Swarm does not know."""
-    role, availability = spec.role.lower() or "worker", spec.availability.lower() or "active"
+    role, availability = spec.role.lower(), spec.availability.lower()
     if role not in ROLES:
         raise BadRequest(f'invalid Role: "{spec.role}"')
     if availability not in AVAILABILITIES:

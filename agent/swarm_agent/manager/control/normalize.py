@@ -16,17 +16,16 @@ from msgspec.structs import replace
 
 from swarm_agent.model.errors import BadRequest
 from swarm_agent.model.specs import (
+    BindOptions,
     ContainerSpec,
     DNSConfig,
     EndpointSpec,
-    Limits,
     Mount,
     Placement,
     PortConfig,
     Replicated,
     ReplicatedJob,
     ResourceRequirements,
-    Resources,
     RestartPolicy,
     ServiceMode,
     ServiceSpec,
@@ -68,10 +67,8 @@ def normalize_service(spec: ServiceSpec, rng: random.Random) -> ServiceSpec:
 
 def _task(task: TaskSpec) -> TaskSpec:
     if task.runtime not in ("", "container"):
-        known = task.runtime in ("plugin", "attachment")
-        raise BadRequest(
-            f'service tasks of runtime "{task.runtime}" are not supported' if known else "unsupported runtime"
-        )
+        raise BadRequest("unsupported runtime")
+    _not_negative(task.force_update, "TaskTemplate.ForceUpdate")
     if task.container_spec is None:
         raise BadRequest("mismatched Runtime and *Spec fields")
     return replace(
@@ -106,13 +103,15 @@ def _mount(mount: Mount) -> Mount:
     if options is not None:
         if options.propagation not in PROPAGATIONS:
             raise BadRequest(f'invalid MountPropagation: "{options.propagation}"')
-        options = replace(options, propagation=options.propagation or "rprivate")
+        # Options that say nothing are dropped; if they say anything, the propagation is said as well.
+        options = None if options == BindOptions() else replace(options, propagation=options.propagation or "rprivate")
     return replace(mount, type=kind or "bind", bind_options=options)
 
 
 def _restart(policy: RestartPolicy | None) -> RestartPolicy | None:
     if policy is None:
         return None
+    _not_negative(policy.max_attempts, "RestartPolicy.MaxAttempts")
     condition = policy.condition or "any"
     _known(condition, CONDITIONS, f'invalid RestartCondition: "{policy.condition}"')
     return replace(policy, condition=condition, max_attempts=policy.max_attempts or 0)
@@ -121,12 +120,14 @@ def _restart(policy: RestartPolicy | None) -> RestartPolicy | None:
 def _placement(placement: Placement | None) -> Placement | None:
     if placement is None:
         return None
+    _not_negative(placement.max_replicas, "Placement.MaxReplicas")
     return replace(placement, preferences=[item for item in placement.preferences if item.spread is not None])
 
 
 def _update(config: UpdateConfig | None) -> UpdateConfig | None:
     if config is None:
         return None
+    _not_negative(config.parallelism, "UpdateConfig.Parallelism")
     action = config.failure_action or "pause"
     _known(action, FAILURE_ACTIONS, f"unrecognized update failure action {config.failure_action}")
     order = config.order or "stop-first"
@@ -172,6 +173,12 @@ def _mode(mode: ServiceMode) -> ServiceMode:
     return ServiceMode(replicated=Replicated(replicas=1 if replicas is None else replicas))
 
 
+def _not_negative(number: int | None, where: str) -> None:
+    """For fields that are unsigned in the API."""
+    if number is not None and number < 0:
+        raise BadRequest(f"invalid JSON: Expected a number that is not negative, got {number} - at {where}")
+
+
 def _known(word: str, words: Collection[str], message: str) -> None:
     if word not in words:
         raise BadRequest(message)
@@ -194,7 +201,7 @@ def with_defaults(spec: ServiceSpec) -> ServiceSpec:
     task = replace(
         task,
         container_spec=container,
-        resources=_or(task.resources, ResourceRequirements(limits=Limits(), reservations=Resources())),
+        resources=_or(task.resources, ResourceRequirements()),
         restart_policy=replace(restart, delay=_or(restart.delay, 5 * SECOND)),
         placement=_or(task.placement, Placement()),
     )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from swarm_agent.model.errors import BadRequest, InvalidArgument
+from swarm_agent.model.errors import BadRequest, InvalidArgument, UnknownError
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Config, Secret, Service, Version
 from swarm_agent.model.specs import ConfigSpec, SecretSpec
@@ -39,9 +39,9 @@ def create_secret(tx: Tx, spec: SecretSpec, rng: random.Random) -> Secret:
     if spec.driver is not None:
         if not spec.driver.name:
             raise InvalidArgument("secret driver must have a name")
-    else:
-        _check_size(_decode(spec.data), _SECRET)
-    _check_templating(spec)
+        # There are no secret drivers here, and Swarm says of one that it cannot find:
+        raise UnknownError(f'plugin "{spec.driver.name}" not found')
+    _check_size(_decode(spec.data), _SECRET)
     return tx.create(Secret(id=new_id(rng), spec=spec))
 
 
@@ -49,7 +49,6 @@ def create_config(tx: Tx, spec: ConfigSpec, rng: random.Random) -> Config:
     """Raises InvalidArgument for name and size, BadRequest for data that is not base64, AlreadyExists."""
     validate_object_name(spec.name)
     _check_size(_decode(spec.data), _CONFIG)
-    _check_templating(spec)
     return tx.create(Config(id=new_id(rng), spec=spec))
 
 
@@ -114,8 +113,3 @@ def _decode(data: str) -> bytes:
 def _check_size(data: bytes, limits: _Limits) -> None:
     if not 1 <= len(data) <= limits.largest:
         raise InvalidArgument(limits.text)
-
-
-def _check_templating(spec: SecretSpec | ConfigSpec) -> None:
-    if spec.templating is not None and spec.templating.name not in ("", "golang"):
-        raise InvalidArgument(f"unsupported template driver {spec.templating.name}")

@@ -85,8 +85,7 @@ def update_service(
         raise BadRequest(f"unrecognized rollback option {rollback}")
     spec = _resolve_networks(tx, spec)
     service = find(tx, Service, term)
-    # Clients send the whole spec and nearly always with its name; one without is not a wish to rename.
-    spec = normalize_service(replace(spec, name=spec.name or service.spec.name), rng)
+    spec = normalize_service(spec, rng)
     auth = registry_auth or _kept_auth(service, registry_auth_from)
     service_spec.validate(spec)
     _check_networks(tx, spec)

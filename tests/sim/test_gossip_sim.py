@@ -300,6 +300,36 @@ def test_a_frozen_process_is_noticed_though_its_host_answers_at_tcp() -> None:
     world.settle(5)
 
 
+def test_a_host_that_freezes_again_and_again_is_given_more_time() -> None:
+    world = World(26)
+    world.cluster(3)
+    for _ in range(12):
+        world.pause("n2", 3.5)
+        world.run(5)
+    assert len({round(at) for at, _, _ in world.deaths}) <= 2, "the first freeze looks like a death, later ones do not"
+    world.settle(5)
+    world.run(600)
+    world.kill("n2")
+    start = world.now
+    assert world.run_until(lambda: all(world.nodes[id].state("n2") is State.DEAD for id in ("n0", "n1")), 20)
+    assert world.now - start < 4.0, "and after a while it is as any other"
+
+
+def test_rows_from_before_a_reboot_do_not_come_back_with_the_host() -> None:
+    world = World(27)
+    world.cluster(3)
+    world.publish("n2", "old", b"1")
+    world.settle()
+    n0 = world.nodes["n0"]
+    world.kill("n2")
+    assert world.run_until(lambda: n0.state("n2") is State.DEAD, 10)
+    world.start("n2")
+    world.join("n2", "n0")
+    assert world.run_until(lambda: n0.state("n2") is State.ALIVE, 10)
+    assert n0.rows() == {}
+    world.settle()
+
+
 def test_a_restart_under_another_name_does_not_answer_for_the_old_one() -> None:
     world = World(21)
     nodes = world.cluster(3)

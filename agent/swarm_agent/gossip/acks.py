@@ -72,7 +72,7 @@ class Acks:
         self._timer = kernel.timers.after(kernel.config.ask_interval, self._ask)
 
     def on_applied(self, ack: m.Applied, sender: str) -> None:
-        """An acknowledgement, ours or to be passed on: once only, so that wrong addresses cannot make it run in circles."""
+        """An acknowledgement, ours or to be passed on: once, so that wrong addresses cannot make it run in circles."""
         kernel = self.kernel
         if ack.owner != self._own.owner:
             owner = kernel.members.get(ack.owner)

@@ -30,6 +30,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     suspicion_max_mult: float = 6.0
     # Independent accusers that shorten the suspicion to its minimum (Lifeguard's K). Not used below K + 2 members.
     confirmations: int = 3
+    # Flap damping: each time a member came back from a death, or narrowly from a suspicion, its next suspicions last
+    # one more unit, up to this many; forgotten over flap_memory. Only members that were wrongly accused lately pay
+    # for it.
+    flap_max: float = 4.0
+    flap_memory: float = 300.0
     # A death that a peer reports is taken as a suspicion when its subject spoke to us less than this ago.
     contradiction: float = 1.0
 

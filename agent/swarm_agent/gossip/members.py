@@ -28,8 +28,8 @@ class Peer:
     """
 
     __slots__ = (
-        "epoch", "heard", "host", "id", "incarnation", "info", "meta", "port", "since", "state", "suspicion", "timer",
-        "told",
+        "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "port", "since", "state",
+        "suspicion", "timer", "told",
     )  # fmt: skip
 
     def __init__(self, id: str, host: str, port: int, incarnation: int, epoch: int, meta: bytes, now: float) -> None:
@@ -44,6 +44,8 @@ class Peer:
         self.since = now
         self.heard = -1e9  # when it last spoke to us itself
         self.told = -1e9  # when we last corrected it
+        self.flaps = 0.0  # wrong accusations lately, as of `flapped`
+        self.flapped = now
         self.suspicion: Suspicion | None = None
         self.timer: Timer | None = None
 
@@ -54,6 +56,14 @@ class Peer:
     @property
     def live(self) -> bool:
         return self.state <= State.SUSPECT
+
+    def flapping(self, now: float, memory: float) -> float:
+        """Wrong accusations that still count: each fades over `memory` seconds."""
+        return self.flaps * max(0.0, 1.0 - (now - self.flapped) / memory)
+
+    def flap(self, weight: float, now: float, most: float, memory: float) -> None:
+        self.flaps = min(most, self.flapping(now, memory) + weight)
+        self.flapped = now
 
     def public(self) -> Member:
         return Member(self.id, self.host, self.port, self.state, self.incarnation, self.meta)

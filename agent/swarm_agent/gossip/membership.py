@@ -13,6 +13,7 @@ Only the member itself raises its incarnation, to refute. What this adds to the 
   and can refute.
 - Accused below our incarnation, we announce the current one again: our refutation was lost somewhere.
 - A death told by anti-entropy, or of somebody we heard just now, is taken as a suspicion only.
+- A member that was wrongly accused lately is given more time (flap damping).
 - Before we declare a death we ask the subject once more ourselves, by UDP and TCP; any word from it since the
   suspicion began starts the suspicion anew.
 """
@@ -62,6 +63,8 @@ class Membership:
         moved = False
         if fact.incarnation > peer.incarnation:
             old = peer.state
+            if fact.epoch == peer.epoch:
+                self._note_flap(peer)
             moved = self._take_info(peer, fact)
             self._end_suspicion(peer)
             kernel.queue.cancel_group(peer.id)
@@ -72,8 +75,8 @@ class Membership:
             else:
                 self.on_visibility(peer.id)
         elif fact.incarnation == peer.incarnation and (fact.incarnation, fact.epoch) > (peer.info, peer.epoch):
-            # An accusation brought this incarnation before its owner's word did, or a process whose clock is behind uses
-            # it again: address, epoch and meta still count, the state does not.
+            # An accusation brought this incarnation before its owner's word did, or a process whose clock is behind
+            # uses it again: address, epoch and meta still count, the state does not.
             moved = self._take_info(peer, fact)
             self._spread(fact)
             self._changed(peer, peer.state)
@@ -102,7 +105,7 @@ class Membership:
         peer.incarnation = incarnation
         size = kernel.members.live_count
         low = minimum(kernel.config.suspicion_mult, size, kernel.config.probe_interval)
-        low *= 1 + kernel.awareness.score / 2
+        low *= (1 + kernel.awareness.score / 2) * (1 + peer.flapping(now, kernel.config.flap_memory))
         wanted = kernel.config.confirmations if size - 2 >= kernel.config.confirmations else 0
         self._end_suspicion(peer)
         peer.suspicion = Suspicion(now, low, low * kernel.config.suspicion_max_mult, wanted, by)
@@ -294,6 +297,15 @@ class Membership:
         suspicion.accusers &= {kernel.me.id}
         kernel.tell(peer, self.fact(peer))
         self._schedule(peer)
+
+    def _note_flap(self, peer: Peer) -> None:
+        """The same process refutes: was it declared dead, or close to it?"""
+        config = self.kernel.config
+        now = self.kernel.timers.now
+        if peer.state is State.DEAD:
+            peer.flap(1.0, now, config.flap_max, config.flap_memory)
+        elif peer.suspicion is not None and now - peer.suspicion.start > peer.suspicion.low / 2:
+            peer.flap(0.5, now, config.flap_max, config.flap_memory)
 
     def _end_suspicion(self, peer: Peer) -> None:
         peer.suspicion = None

@@ -158,7 +158,11 @@ class Rows:
         return log
 
     def _switch(self, log: Log, epoch: int) -> None:
-        if log.switch(epoch):
+        if not log.switch(epoch):
+            return
+        if not self._visible(log.owner):
+            log.drop_stale()  # its host was gone: nothing on screen to keep from blinking, and those tasks ended
+        else:
             self.kernel.timers.after(self.kernel.config.takeover_grace, self._end_grace, log, epoch)
 
     def _end_grace(self, log: Log, epoch: int) -> None:

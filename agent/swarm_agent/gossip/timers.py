@@ -12,7 +12,6 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-
 ROUNDING = 1e-6  # (at + offset) - offset need not be at
 
 

@@ -11,11 +11,22 @@ import socket
 import sys
 from pathlib import Path
 
+from swarm_agent.api.cluster import ClusterApi
 from swarm_agent.api.engine import EngineClient
 from swarm_agent.api.frontdoor import FrontDoor
 from swarm_agent.api.local import LocalApi
+from swarm_agent.api.message import (
+    Request,
+    Response,
+    decode_request,
+    decode_response,
+    encode_request,
+    encode_response,
+)
 from swarm_agent.node import settings as node_settings
 from swarm_agent.node.cluster_node import ClusterNode
+from swarm_agent.node.manager_role import ManagerRole
+from swarm_agent.node.manager_routes import ApiHandler
 from swarm_agent.node.settings import DEFAULT_FILE, Settings, SettingsError
 from swarm_agent.node.state import StateError
 from swarm_agent.worker.engine import Engine
@@ -35,6 +46,15 @@ def notify(message: str) -> None:
         endpoint.sendall(message.encode())
 
 
+def serve_forwarded(manager: ManagerRole) -> ApiHandler:
+    """The handler of API requests that other managers pass on to this one."""
+
+    async def handle(data: bytes) -> bytes:
+        return encode_response(await ClusterApi(manager.store).handle(decode_request(data)))
+
+    return handle
+
+
 async def run(settings: Settings) -> int:
     """Run the agent; returns the exit code."""
     loop = asyncio.get_running_loop()
@@ -51,9 +71,13 @@ async def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, 0)
     engine = Engine(str(settings.engine_socket))
-    node = ClusterNode(settings, engine, on_fatal=fatal)
+    node = ClusterNode(settings, engine, api=serve_forwarded, on_fatal=fatal)
     front_engine = EngineClient(str(settings.engine_socket))
-    door = FrontDoor(LocalApi(node, front_engine), settings.socket, group=settings.socket_group)
+
+    async def forward(address: str, request: Request) -> Response:
+        return decode_response(await node.ask_leader(encode_request(request)))
+
+    door = FrontDoor(LocalApi(node, front_engine, forward=forward), settings.socket, group=settings.socket_group)
     await node.start()
     await door.start()
     notify("READY=1")

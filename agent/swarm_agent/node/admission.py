@@ -64,12 +64,12 @@ async def request_admission(remote: str, token: str, availability: str, hostname
     )
     context = tls.root_only_context(root)
     for _ in range(_MAX_REDIRECTS):
-        status, text = await _call("POST", remote, "/v1/certificate", context, body)
+        status, text = await call("POST", remote, "/v1/certificate", context, body)
         if status != 421:
             break
-        remote = _message(text)
+        remote = message_of(text)
     if status != 200:
-        raise RemoteError(status, _message(text))
+        raise RemoteError(status, message_of(text))
     answer = msgspec.json.decode(text, type=CertificateAnswer)
     if not authority.signed_by(answer.certificate, root):
         raise BadRequest(f"the manager at {remote} sent a certificate that its own root did not sign")
@@ -79,18 +79,19 @@ async def request_admission(remote: str, token: str, availability: str, hostname
 
 
 async def _fetch_root(remote: str, token: JoinToken) -> str:
-    status, text = await _call("GET", remote, "/v1/root", tls.first_contact_context())
+    status, text = await call("GET", remote, "/v1/root", tls.first_contact_context())
     if status != 200:
-        raise RemoteError(status, _message(text))
+        raise RemoteError(status, message_of(text))
     root = text.decode("ascii", "replace")
     if not token.matches(root):
         raise BadRequest(f"remote CA does not match fingerprint. Expected: {token.digest.hex()}")
     return root
 
 
-async def _call(
+async def call(
     method: str, remote: str, path: str, context: ssl.SSLContext, body: bytes | None = None
 ) -> tuple[int, bytes]:
+    """One request to a manager: status and body. Raises Unavailable, in gRPC's words, when it cannot be reached."""
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
     try:
         async with (
@@ -115,7 +116,8 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _message(body: bytes) -> str:
+def message_of(body: bytes) -> str:
+    """The text of a refusal."""
     try:
         return str(msgspec.json.decode(body)["message"])
     except (msgspec.MsgspecError, KeyError, TypeError):

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from swarm_agent.manager.control import cluster as cluster_control
 from swarm_agent.model import errors
-from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable, Unimplemented
+from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Node, NodeDescription
 from swarm_agent.model.requests import InitRequest, JoinRequest
@@ -35,7 +35,7 @@ from swarm_agent.worker.engine import Engine
 from . import addresses, founding
 from .admission import request_admission
 from .manager_role import ManagerRole
-from .membership import Membership
+from .membership import ApiFactory, Membership
 from .settings import Settings
 from .state import SavedState, StateFolder
 
@@ -61,9 +61,12 @@ class LocalState(enum.StrEnum):
 class ClusterNode:
     """The front door's view of this host, and the owner of its membership."""
 
-    def __init__(self, settings: Settings, engine: Engine, *, on_fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, *, api: ApiFactory, on_fatal: Callable[[BaseException], None]
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._api = api
         self._on_fatal = on_fatal
         self._folder = StateFolder(settings.state_dir)
         self._membership: Membership | None = None
@@ -107,6 +110,12 @@ class ClusterNode:
             raise Unavailable(errors.MANAGER_NOT_READY)
         return self._membership.manager
 
+    async def ask_leader(self, data: bytes) -> bytes:
+        """Carry out an encoded API request on the leader. Raises ClusterError."""
+        if self._membership is None:
+            raise Unavailable(errors.NOT_IN_SWARM)
+        return await self._membership.leader.post("/v1/api", data)
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -124,7 +133,7 @@ class ClusterNode:
 
     async def _resume(self, membership: Membership) -> None:
         try:
-            await membership.start_manager(bootstrap=False)
+            await membership.start_manager()
             await membership.start()
         except Exception as error:
             log.exception("this node cannot take up its membership")
@@ -144,9 +153,9 @@ class ClusterNode:
         Raises BadRequest on bad addresses, pools or specs, Unavailable inside a cluster. A failure leaves no trace.
         """
         async with self._changing:
-            self._check_outside()
             if request.force_new_cluster:
-                raise Unimplemented("forcing a new cluster from an old one's state is not supported by this version")
+                return await self._force_new_cluster()
+            self._check_outside()
             pools, size = founding.check_pools(request.default_addr_pool, request.subnet_size)
             port = founding.check_data_path_port(request.data_path_port)
             availability = founding.check_availability(request.availability)
@@ -198,6 +207,22 @@ class ClusterNode:
         await membership.start()
         await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)
 
+    async def _force_new_cluster(self) -> str:
+        """Make this manager the only one of its cluster, with all state that it has. The way out of a lost quorum."""
+        membership = self._membership
+        if membership is None or membership.manager is None:
+            raise Unavailable(errors.NOT_IN_SWARM if membership is None else errors.NOT_A_MANAGER)
+        await membership.stop()
+        fresh = self._member(membership.state, membership.certificates.present)
+        self._membership = fresh
+        await fresh.start_manager(force_new_cluster=True)
+        assert fresh.manager is not None
+        await fresh.manager.raft_leads(READY_TIMEOUT)
+        await fresh.manager.store.update(lambda tx: founding.sole_manager(tx, fresh.state.node_id))
+        await fresh.start()
+        await asyncio.wait_for(fresh.welcomed.wait(), READY_TIMEOUT)
+        return fresh.state.node_id
+
     async def join(self, request: JoinRequest) -> None:
         """Join a cluster with a token. Raises with Swarm's texts; a failure leaves no trace."""
         async with self._changing:
@@ -218,13 +243,16 @@ class ClusterNode:
                 advertise_port=where.advertise_port,
                 data_path=where.data_path,
                 managers=[ManagerPeer("", admission.manager)],
+                raft_id=secrets.randbits(63) | 1 if admission.role == "manager" else 0,
             )
             await asyncio.to_thread(admission.certificate.save, self._folder.certificates)
             membership = self._member(state, admission.certificate)
             await self._enter(membership, lambda: self._join(membership))
 
     async def _join(self, membership: Membership) -> None:
-        await membership.start_manager(bootstrap=False)
+        await membership.start_manager()
+        if membership.manager is not None:
+            await membership.join_raft()
         await membership.start()
         try:
             await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)
@@ -239,12 +267,25 @@ class ClusterNode:
                 raise Unavailable(errors.NO_SWARM)
             if membership is not None and membership.manager is not None and not force:
                 raise Unavailable(_leave_warning(membership.manager))
+            if membership is not None and membership.manager is not None:
+                await self._resign(membership)
             self._membership = None
             self.error = ""
             if membership is not None:
                 await membership.stop(leave=True)
             await asyncio.to_thread(self._folder.forget)
             log.info("this node left its cluster")
+
+    async def _resign(self, membership: Membership) -> None:
+        """A manager that leaves lets the others know, so that their quorum shrinks with it. Best effort: it may be the
+        only one, or the last that works."""
+        manager = membership.manager
+        if manager is None or not manager.ready or len(manager.managers()) < 2:
+            return
+        try:
+            await membership.leave_raft()
+        except (ClusterError, TimeoutError) as error:
+            log.warning("leaving without having been let go by the other managers: %s", error)
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
@@ -253,7 +294,9 @@ class ClusterNode:
             raise Unavailable(errors.SWARM_EXISTS)
 
     def _member(self, state: SavedState, certificate: NodeCertificate) -> Membership:
-        return Membership(self._settings, self._folder, state, certificate, self._engine, on_fatal=self._on_fatal)
+        return Membership(
+            self._settings, self._folder, state, certificate, self._engine, self._api, on_fatal=self._on_fatal
+        )
 
     async def _enter(self, membership: Membership, steps: Callable[[], object]) -> None:
         """Run the steps that make this host a member; undo everything when one fails."""

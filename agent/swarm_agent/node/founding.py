@@ -7,6 +7,8 @@ import ipaddress
 import random
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from swarm_agent.model.base import public
 from swarm_agent.model.errors import BadRequest, InvalidArgument
 from swarm_agent.model.objects import (
@@ -22,6 +24,7 @@ from swarm_agent.model.objects import (
 from swarm_agent.model.specs import NetworkSpec, NodeSpec, SwarmSpec
 from swarm_agent.pki.authority import Authority, issuer_info
 from swarm_agent.pki.tokens import new_token
+from swarm_agent.store.tx import Tx
 
 DEFAULT_POOL = "10.0.0.0/8"
 DEFAULT_SUBNET_SIZE = 24
@@ -123,3 +126,11 @@ def found(
     )
     ingress = Network(id=network_id, spec=NetworkSpec(name="ingress", ingress=True, scope="swarm"))
     return Founding(cluster, node, ingress)
+
+
+def sole_manager(tx: Tx, node_id: str) -> None:
+    """After a forced new cluster: every other manager is a worker now, and no raft member."""
+    for node in tx.all(Node):
+        if node.id != node_id and (node.spec.role == "manager" or node.raft_id or node.manager_status is not None):
+            spec = replace(node.spec, role="worker")
+            tx.update(replace(node, spec=spec, raft_id=0, manager_status=None))

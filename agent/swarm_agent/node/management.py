@@ -4,7 +4,9 @@
 |---|---|---|
 | GET /v1/root | anyone | the root certificate; the joining node checks it against its token |
 | POST /v1/certificate | anyone with a join token | signs a new node's request and makes its node object |
+| POST /v1/renew | members | a new certificate for the same node, with the role it shall have now |
 | GET /v1/session | members | WebSocket: the node's session with the dispatcher |
+| /v1/raft…, /v1/api | managers | manager_routes.py |
 
 Who a peer is stands in its certificate (node id, role) and is checked per route: a worker's certificate opens its own
 session and nothing else. A manager that does not lead answers 421 with the leader's address.
@@ -30,8 +32,9 @@ from swarm_agent.model.objects import Cluster, Node, NodeDescription, NodeStatus
 from swarm_agent.model.specs import NodeSpec
 from swarm_agent.pki.authority import Authority, Identity, identity_of_der
 from swarm_agent.pki.tokens import parse_token
-from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
+
+from .manager_routes import MAX_API_REQUEST, Consensus, ManagerRoutes
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,12 @@ class CertificateAnswer(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str
 
 
+class RenewalRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/renew."""
+
+    csr: str  # PEM
+
+
 class Channel(Protocol):
     """One node's connection, as the dispatcher sees it."""
 
@@ -71,11 +80,8 @@ class Sessions(Protocol):
     async def session(self, node_id: str, channel: Channel) -> None: ...
 
 
-class Leadership(Protocol):
+class Leadership(Consensus, Protocol):
     """What the management plane must know of this manager."""
-
-    @property
-    def store(self) -> Store: ...
 
     @property
     def dispatcher(self) -> Sessions | None:
@@ -113,13 +119,16 @@ class ManagementServer:
         self._rng = random.SystemRandom()
         self._runner: web.AppRunner | None = None
         self._sockets: set[web.WebSocketResponse] = set()
+        self._managers = ManagerRoutes(manager, self._member, self._leader_only)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
         """Listen. Raises OSError when the address is taken."""
-        app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_errors_as_json])
+        app = web.Application(client_max_size=MAX_API_REQUEST, middlewares=[_errors_as_json])
         app.router.add_get("/v1/root", self._root)
         app.router.add_post("/v1/certificate", self._certificate)
+        app.router.add_post("/v1/renew", self._renew)
         app.router.add_get("/v1/session", self._session)
+        self._managers.add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=context, reuse_address=True).start()
@@ -132,7 +141,8 @@ class ManagementServer:
 
     async def stop(self) -> None:
         """Close all sessions and stop listening."""
-        await asyncio.gather(*(socket.close() for socket in list(self._sockets)), return_exceptions=True)
+        sockets = [*self._sockets, *self._managers.sockets]
+        await asyncio.gather(*(socket.close() for socket in sockets), return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -158,20 +168,13 @@ class ManagementServer:
     async def _certificate(self, request: web.Request) -> web.Response:
         self._leader_only()
         try:
-            asked = msgspec.json.decode(await request.read(), type=CertificateRequest)
+            asked = msgspec.json.decode(await _small_body(request), type=CertificateRequest)
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"the certificate request cannot be read: {error}") from None
         cluster = self._cluster()
         role = role_of_token(cluster, asked.token)
         identity = Identity(new_id(self._rng), role, cluster.id)
-        life = datetime.timedelta(microseconds=cluster.spec.ca_config.node_cert_expiry // 1000)
-        certificate = await asyncio.to_thread(
-            Authority(cluster.ca_cert, cluster.ca_key).issue,
-            asked.csr,
-            identity,
-            datetime.datetime.now(datetime.UTC),
-            life,
-        )
+        certificate = await self._issue(cluster, asked.csr, identity)
         node = Node(
             id=identity.node_id,
             spec=NodeSpec(role=role, availability=asked.availability or "active"),
@@ -190,9 +193,30 @@ class ManagementServer:
             )
         )
 
+    async def _issue(self, cluster: Cluster, csr: str, identity: Identity) -> str:
+        life = datetime.timedelta(microseconds=cluster.spec.ca_config.node_cert_expiry // 1000)
+        authority = Authority(cluster.ca_cert, cluster.ca_key)
+        return await asyncio.to_thread(authority.issue, csr, identity, datetime.datetime.now(datetime.UTC), life)
+
+    async def _renew(self, request: web.Request) -> web.Response:
+        identity = self._member(request)
+        self._leader_only()
+        try:
+            asked = msgspec.json.decode(await _small_body(request), type=RenewalRequest)
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"the renewal request cannot be read: {error}") from None
+        node = self._manager.store.view().get(Node, identity.node_id)
+        if node is None:
+            raise Forbidden(f"node {identity.node_id} was removed from the cluster")
+        # A demoted manager stays one by its certificate until raft is rid of it.
+        role = "manager" if node.raft_id else node.spec.role
+        cluster = self._cluster()
+        certificate = await self._issue(cluster, asked.csr, Identity(node.id, role, cluster.id))
+        answer = CertificateAnswer(node_id=node.id, cluster_id=cluster.id, role=role, certificate=certificate)
+        return web.json_response(body=msgspec.json.encode(answer))
+
     async def _session(self, request: web.Request) -> web.WebSocketResponse:
-        identity = peer_identity(request)
-        self._check_member(identity)
+        identity = self._member(request)
         dispatcher = self._leader_only()
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, autoping=True)
         await socket.prepare(request)
@@ -206,18 +230,33 @@ class ManagementServer:
             await socket.close()
         return socket
 
-    def _check_member(self, identity: Identity) -> None:
+    def _member(self, request: web.Request) -> Identity:
+        """Who asks. Raises Forbidden for strangers and for nodes that were removed."""
+        identity = peer_identity(request)
         cluster = self._cluster()
         if identity.cluster_id != cluster.id:
             raise Forbidden(f"node {identity.node_id} belongs to another cluster")
         if identity.node_id in cluster.blacklisted:
             raise Forbidden(f"node {identity.node_id} was removed from the cluster")
+        return identity
 
 
 class Elsewhere(ClusterError):
     """This manager does not lead; the text is the leader's address."""
 
     status = 421
+
+
+async def _small_body(request: web.Request) -> bytes:
+    """The body of a request that anyone may send. Raises InvalidArgument over MAX_REQUEST bytes."""
+    if (request.content_length or 0) > MAX_REQUEST:
+        raise InvalidArgument(f"the request is larger than {MAX_REQUEST} bytes")
+    body = await request.content.read(MAX_REQUEST + 1)
+    while len(body) <= MAX_REQUEST and (more := await request.content.read(MAX_REQUEST)):
+        body += more
+    if len(body) > MAX_REQUEST:
+        raise InvalidArgument(f"the request is larger than {MAX_REQUEST} bytes")
+    return body
 
 
 def peer_identity(request: web.Request) -> Identity:

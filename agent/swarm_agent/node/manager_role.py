@@ -16,32 +16,32 @@ import msgspec
 
 from swarm_agent.manager.dispatcher import Dispatcher
 from swarm_agent.manager.leader import Leader
+from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Cluster, Node
 from swarm_agent.model.session import ManagerPeer
-from swarm_agent.pki import tls
-from swarm_agent.pki.files import NodeCertificate, write_private
+from swarm_agent.pki.files import write_private
 from swarm_agent.raft.driver import RaftNode
 from swarm_agent.raft.files import OsFiles
+from swarm_agent.raft.messages import Membership
 from swarm_agent.store.store import Store
 from swarm_agent.store.view import Change
 
+from .certificates import CertificateHolder
 from .management import ManagementServer
+from .manager_routes import ApiHandler
+from .peers import PeerTransport
+from .role_keeper import RoleKeeper
 from .state import SavedState, StateFolder
 
 log = logging.getLogger(__name__)
+
+HAND_OVER_TIMEOUT = 3.0  # seconds that an orderly stop waits for a successor
 
 
 class RaftKeys(msgspec.Struct, frozen=True):
     """`raft-keys.json`: the keys that encrypt log and snapshots, hex. The first encrypts, all decrypt."""
 
     keys: list[str]
-
-
-class _NoTransport:
-    """Between managers; one manager alone has nobody to talk to."""
-
-    def send(self, member_id: int, data: bytes) -> None:
-        log.warning("no way to send %d bytes to raft member %d", len(data), member_id)
 
 
 class ManagerRole:
@@ -51,19 +51,24 @@ class ManagerRole:
         self,
         folder: StateFolder,
         state: SavedState,
-        certificate: NodeCertificate,
+        certificates: CertificateHolder,
         *,
         liveness: Callable[[str], bool | None],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._folder = folder
         self._state = state
-        self._certificate = certificate
+        self._certificates = certificates
         self._liveness = liveness
         self._on_fatal = on_fatal
         self._raft: RaftNode | None = None
         self._store: Store | None = None
         self._leader: Leader | None = None
+        self._roles: RoleKeeper | None = None
+        self.transport = PeerTransport(
+            state.raft_id, state.advertise_addr, self._address_of, certificates.client_context
+        )
+        self.api: ApiHandler | None = None
         self._server = ManagementServer(self)
         self._leadership = asyncio.Event()
         self._follow: asyncio.Task[None] | None = None
@@ -95,7 +100,10 @@ class ManagerRole:
         """host:port of the leader's management plane, empty when unknown."""
         if self._raft is None or not self._raft.leader_id:
             return ""
-        member = self._raft.membership.get(self._raft.leader_id)
+        return self._address_of(self._raft.leader_id)
+
+    def _address_of(self, member_id: int) -> str:
+        member = self._raft.membership.get(member_id) if self._raft is not None else None
         return member.address if member is not None else ""
 
     @property
@@ -111,8 +119,12 @@ class ManagerRole:
             if node.manager_status is not None
         ]
 
-    async def start(self, *, bootstrap: bool) -> None:
-        """Open the log and serve the management plane. Raises OSError when the port is taken."""
+    async def start(self, *, bootstrap: bool, force_new_cluster: bool = False) -> None:
+        """Open the log and serve the management plane. Raises OSError when the port is taken.
+
+        `bootstrap`: this is the first member of a new cluster. `force_new_cluster`: it shall be the only member of the
+        cluster whose state is on its disk.
+        """
         rng = random.Random(secrets.randbits(64))
         keys = await asyncio.to_thread(self._load_keys)
         store = Store()
@@ -121,9 +133,10 @@ class ManagerRole:
             self._state.raft_id,
             keys,
             store,
-            _NoTransport(),
+            self.transport,
             rng=rng,
-            bootstrap=self._state.advertise_addr if bootstrap else None,
+            bootstrap=self._state.advertise_addr if bootstrap or force_new_cluster else None,
+            force_new_cluster=force_new_cluster,
             fatal=self._on_fatal,
         )
         store.proposer = self._raft
@@ -131,13 +144,30 @@ class ManagerRole:
         store.subscribe(self._store_changed)
         self._raft.on_leadership(lambda is_leader: self._leadership.set())
         self._follow = asyncio.create_task(self._follow_leadership(), name="leadership")
-        context = tls.server_context(self._certificate, self._folder.certificates)
+        self._raft.on_membership(lambda members: self.transport.keep({member.id for member in members.members}))
+        context = self._certificates.server_context()
         await self._server.start(self._state.listen, self._state.listen_port, context)
 
     @property
     def ready(self) -> bool:
         """True when the store holds the cluster."""
         return self._store is not None and self.cluster is not None
+
+    @property
+    def is_member(self) -> bool:
+        """True when this node's raft has a log with itself in it: it needs not join again."""
+        return self.raft.membership.get(self._state.raft_id) is not None
+
+    async def no_member(self, timeout: float) -> None:
+        """Return when this node has been removed from raft. Raises TimeoutError."""
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def changed(membership: Membership) -> None:
+            if membership.get(self._state.raft_id) is None and not gone.done():
+                gone.set_result(None)
+
+        self.raft.on_membership(changed)
+        await asyncio.wait_for(gone, timeout)
 
     async def raft_leads(self, timeout: float) -> None:
         """Return when this member leads its raft group, which the only member does at once. Raises TimeoutError."""
@@ -147,6 +177,7 @@ class ManagerRole:
 
     async def stop(self) -> None:
         """Stop in the order in which nothing is left that uses the next."""
+        await self._hand_over()
         if self._follow is not None:
             self._follow.cancel()
             await asyncio.gather(self._follow, return_exceptions=True)
@@ -154,6 +185,17 @@ class ManagerRole:
         await self._server.stop()
         if self._raft is not None:
             await self._raft.stop()
+        await self.transport.stop()
+
+    async def _hand_over(self) -> None:
+        """A leader that stops in order lets another lead at once, instead of letting the others find out."""
+        if self._raft is None or not self._raft.is_leader or len(self._raft.membership.voters) < 2:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_TIMEOUT):
+                await self._raft.transfer_leadership()
+        except (ClusterError, TimeoutError) as error:
+            log.info("leadership could not be handed over: %s", error)
 
     def _load_keys(self) -> list[bytes]:
         try:
@@ -187,10 +229,15 @@ class ManagerRole:
         leader = Leader(self.store, liveness=self._liveness, rng=random.SystemRandom())
         await leader.start()
         self._leader = leader
+        self._roles = RoleKeeper(self.store, self.raft)
+        await self._roles.start()
         log.info("this manager leads (raft member %d)", self._state.raft_id)
 
     async def _stop_leading(self) -> None:
         leader, self._leader = self._leader, None
+        roles, self._roles = self._roles, None
+        if roles is not None:
+            await roles.stop()
         if leader is not None:
             await leader.stop()
             log.info("this manager no longer leads")

@@ -1,31 +1,39 @@
 """A host that is in a cluster: all parts of a member, started and stopped in order.
 
-Order of start: manager role (the store must be there before sessions come), gossip and network, worker (adopts what
-runs), session. A worker whose managers are all away still does everything it was told before.
+Order of start: manager role (the store must be there before sessions come), worker (adopts what runs), session; gossip
+and network with the first Welcome. A worker whose managers are all away still does everything it was told before.
+
+The role follows the node object that comes with Welcome: a promoted node gets a manager's certificate, starts its
+manager role and joins raft; a demoted one is taken out of raft by the leader first, then stops the role and becomes a
+worker by its certificate too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import logging
 import random
+import secrets
 import socket
-import ssl
 from collections.abc import Callable
 
 import msgspec
 
+from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Node, NodeDescription, NodeTLSInfo
 from swarm_agent.model.session import Assignments, ManagerPeer, Welcome
-from swarm_agent.pki import tls
 from swarm_agent.pki.authority import issuer_info
 from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.worker.engine import Engine, EngineError
 from swarm_agent.worker.worker import Worker
 
+from .certificates import CertificateHolder, renewal_time
 from .data_plane import DataPlane
+from .leader_client import LeaderClient
 from .manager_role import ManagerRole
+from .manager_routes import ApiHandler, RaftJoin
 from .session import SessionClient
 from .settings import Settings
 from .state import SavedState, StateFolder
@@ -33,7 +41,14 @@ from .state import SavedState, StateFolder
 log = logging.getLogger(__name__)
 
 ENGINE_RETRY = 0.5  # seconds between looks for an engine that is not there yet
+ROLE_CHECK = 3600.0  # seconds at most between looks at the certificate's age
+ROLE_RETRY = 1.0
+LEAVE_RAFT_TIMEOUT = 8.0  # seconds that a leaving manager waits to be let go
 DESCRIBE_INTERVAL = 20.0  # seconds between looks at the engine's resources, labels and plugins; Swarm's period
+
+
+ApiFactory = Callable[[ManagerRole], ApiHandler]
+"""Makes the handler of forwarded API requests for a manager role; the API is a layer above."""
 
 
 class Membership:
@@ -46,19 +61,22 @@ class Membership:
         state: SavedState,
         certificate: NodeCertificate,
         engine: Engine,
+        api: ApiFactory,
         *,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.state = state
         self._folder = folder
-        self._certificate = certificate
+        self.certificates = CertificateHolder(certificate, folder.certificates)
+        self._api = api
+        self._on_fatal = on_fatal
         self._rng = random.SystemRandom()
         self.data_plane = DataPlane(state, settings)
         self._description = NodeDescription()
         self.session = SessionClient(
             advertise=state.advertise,
             managers=state.managers,
-            context=self._client_context,
+            context=self.certificates.client_context,
             describe=lambda: self._description,
             on_welcome=self._welcomed,
             on_assignments=self._assigned,
@@ -75,9 +93,11 @@ class Membership:
             endpoints=self.data_plane,
             report=self.session.report,
         )
-        self.manager: ManagerRole | None = None
-        if state.role == "manager":
-            self.manager = ManagerRole(folder, state, certificate, liveness=self.data_plane.liveness, on_fatal=on_fatal)
+        self.leader = LeaderClient(self.certificates, lambda: [peer.addr for peer in self.session.managers])
+        self.manager: ManagerRole | None = self._manager_role() if state.role == "manager" else None
+        self._joined_raft = False
+        self._role_wake = asyncio.Event()
+        self._role_task: asyncio.Task[None] | None = None
         self._node = Node(id=state.node_id)
         self._describing: asyncio.Task[None] | None = None
         self.welcomed = asyncio.Event()
@@ -87,10 +107,34 @@ class Membership:
         """This node's object as the leader last sent it."""
         return self._node
 
-    async def start_manager(self, *, bootstrap: bool) -> None:
+    def _manager_role(self) -> ManagerRole:
+        role = ManagerRole(
+            self._folder,
+            self.state,
+            self.certificates,
+            liveness=self.data_plane.liveness,
+            on_fatal=self._on_fatal,
+        )
+        role.api = self._api(role)
+        return role
+
+    async def start_manager(self, *, bootstrap: bool = False, force_new_cluster: bool = False) -> None:
         """Start the manager role, if any. Separate, because founding a cluster writes the first objects in between."""
         if self.manager is not None:
-            await self.manager.start(bootstrap=bootstrap)
+            await self.manager.start(bootstrap=bootstrap, force_new_cluster=force_new_cluster)
+            self._joined_raft = self.manager.is_member
+
+    async def join_raft(self) -> None:
+        """Become a raft member: returns when this manager has the log and may vote."""
+        request = RaftJoin(raft_id=self.state.raft_id, address=self.state.advertise_addr)
+        await self.leader.post("/v1/raft/join", msgspec.json.encode(request))
+        self._joined_raft = True
+
+    async def leave_raft(self) -> None:
+        """Have the leader take this manager out of raft; returns when done. Raises ClusterError, TimeoutError."""
+        assert self.manager is not None
+        await self.leader.post("/v1/raft/leave", b"")
+        await self.manager.no_member(LEAVE_RAFT_TIMEOUT)
 
     async def start(self) -> None:
         """Start all that is not the manager role. Waits for the engine: a node without one can do nothing."""
@@ -104,12 +148,14 @@ class Membership:
         await self.worker.start()
         self.session.start()
         self._describing = asyncio.create_task(self._watch_description(), name="describe")
+        self._role_task = asyncio.create_task(self._keep_role(), name="role")
 
     async def stop(self, *, leave: bool = False) -> None:
         """Stop all parts. With `leave`, tasks are removed from this host too; otherwise containers go on running."""
-        if self._describing is not None:
-            self._describing.cancel()
-            await asyncio.gather(self._describing, return_exceptions=True)
+        for task in (self._describing, self._role_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self.session.stop()
         if leave:
             await self.worker.remove_all()
@@ -118,15 +164,13 @@ class Membership:
         if self.manager is not None:
             await self.manager.stop()
 
-    def _client_context(self) -> ssl.SSLContext:
-        return tls.client_context(self._certificate, self._folder.certificates)
-
     def _welcomed(self, message: Welcome) -> None:
         self._node = message.node
         self.worker.node(message.node)
         self.data_plane.welcome(message)
         self._remember_managers(message.managers)
         self.welcomed.set()
+        self._role_wake.set()
 
     def _assigned(self, message: Assignments) -> None:
         self.worker.assign(message)
@@ -136,14 +180,86 @@ class Membership:
 
     def _remember_managers(self, managers: list[ManagerPeer]) -> None:
         if managers and managers != self.state.managers:
-            self.state = msgspec.structs.replace(self.state, managers=list(managers))
-            self._folder.save(self.state)
+            self._remember(managers=list(managers))
+
+    # --- role and certificate ----------------------------------------------------------------------------------------
+
+    async def _keep_role(self) -> None:
+        """Follow the node object's role, and renew the certificate in time."""
+        renew_at = renewal_time(self.certificates.present.cert, self._rng)
+        while True:
+            left = (renew_at - datetime.datetime.now(datetime.UTC)).total_seconds()
+            try:
+                await asyncio.wait_for(self._role_wake.wait(), max(0.0, min(left, ROLE_CHECK)))
+            except TimeoutError:
+                pass
+            self._role_wake.clear()
+            try:
+                if left <= 0:
+                    await self._renew()
+                await self._settle_role()
+            except (ClusterError, OSError, TimeoutError) as error:
+                log.warning("role or certificate cannot be settled now: %s", error)
+                await asyncio.sleep(ROLE_RETRY)
+                self._role_wake.set()
+            renew_at = renewal_time(self.certificates.present.cert, self._rng)
+
+    async def _renew(self) -> None:
+        await self.certificates.replace(await self.leader.renew())
+        self._description = await self._describe()
+        self.session.description_changed()
+
+    async def _settle_role(self) -> None:
+        if not self.welcomed.is_set():
+            return
+        node = self._node
+        if node.spec.role == "manager":
+            if self.certificates.identity.role != "manager":
+                await self._renew()
+            if self.manager is None:
+                await self._become_manager()
+            if not self._joined_raft:
+                await self.join_raft()
+        elif not node.raft_id:
+            if self.manager is not None:
+                await self._become_worker()
+            if self.certificates.identity.role != "worker":
+                await self._renew()
+
+    async def _become_manager(self) -> None:
+        log.info("this node becomes a manager")
+        # A raft id is used once: what an earlier membership left on disk must not speak again.
+        await asyncio.to_thread(self._folder.forget_raft)
+        self._remember(role="manager", raft_id=secrets.randbits(63) | 1)
+        role = self._manager_role()
+        try:
+            await role.start(bootstrap=False)
+        except BaseException:
+            await role.stop()
+            raise
+        self.manager = role
+        self._joined_raft = False
+
+    async def _become_worker(self) -> None:
+        log.info("this node becomes a worker")
+        role, self.manager = self.manager, None
+        if role is not None:
+            await role.stop()
+        self._joined_raft = False
+        self._remember(role="worker", raft_id=0)
+        await asyncio.to_thread(self._folder.forget_raft)
+
+    def _remember(self, **changes: object) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
+        self._folder.save(self.state)
+
+    # --- description -------------------------------------------------------------------------------------------------
 
     async def _describe(self) -> NodeDescription:
         """What this node is: its engine's resources, and the root it trusts."""
-        subject, key = issuer_info(self._certificate.root)
+        subject, key = issuer_info(self.certificates.present.root)
         tls_info = NodeTLSInfo(
-            trust_root=self._certificate.root,
+            trust_root=self.certificates.present.root,
             cert_issuer_subject=base64.b64encode(subject).decode(),
             cert_issuer_public_key=base64.b64encode(key).decode(),
         )

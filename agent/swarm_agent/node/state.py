@@ -63,9 +63,14 @@ class StateFolder:
     def save(self, state: SavedState) -> None:
         write_private(self._state, msgspec.json.format(msgspec.json.encode(state)))
 
+    def forget_raft(self) -> None:
+        """Remove the log and its keys: this node is no manager any more."""
+        shutil.rmtree(self.raft, ignore_errors=True)
+        self.raft_key.unlink(missing_ok=True)
+
     def forget(self) -> None:
         """Remove everything: this host is in no cluster any more. The state goes first, so half a removal is none."""
         self._state.unlink(missing_ok=True)
-        self.raft_key.unlink(missing_ok=True)
-        for folder in (self.certificates, self.raft, self.worker):
+        self.forget_raft()
+        for folder in (self.certificates, self.worker):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Joining over real TLS on loopback: what a token opens, and every way in which it does not."""
 
-import contextlib
 import datetime
 import random
 import ssl
@@ -112,7 +111,7 @@ async def test_no_token_at_all(manager):
 
 
 async def test_nobody_at_the_address(manager):
-    with pytest.raises(Unavailable, match="dial tcp 127.0.0.1:1: connect: connection refused"):
+    with pytest.raises(Unavailable, match=r"dial tcp 127\.0\.0\.1:1: connect: connection refused"):
         await request_admission("127.0.0.1:1", manager.cluster.join_tokens.worker, "active", "host7")
 
 
@@ -173,10 +172,10 @@ async def test_garbage_is_answered_with_400(manager):
                 f"https://{manager.address}/v1/certificate", data=body, ssl=tls.root_only_context(manager.root.cert)
             ) as response:
                 assert response.status == 400, body
-        with contextlib.suppress(aiohttp.ClientError):
-            async with http.post(
-                f"https://{manager.address}/v1/certificate",
-                data=b"x" * 200_000,
-                ssl=tls.root_only_context(manager.root.cert),
-            ) as response:
-                assert response.status == 413
+        async with http.post(
+            f"https://{manager.address}/v1/certificate",
+            data=b"x" * 200_000,
+            ssl=tls.root_only_context(manager.root.cert),
+        ) as response:
+            assert response.status == 400
+            assert "larger than" in (await response.json())["message"]

@@ -1,0 +1,156 @@
+"""The part of the management plane that is for managers only, among themselves.
+
+| route | what |
+|---|---|
+| GET /v1/raft | WebSocket: raft messages to this member |
+| POST /v1/raft/join | leader: make the caller a raft member, first as learner, then with a vote |
+| POST /v1/raft/leave | leader: take the caller out of raft before it leaves the cluster |
+| POST /v1/api | leader: a request to the cluster's API that came in at a follower |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+from aiohttp import WSMsgType, web
+from msgspec.structs import replace
+
+from swarm_agent.model.errors import ClusterError, FailedPrecondition, Forbidden, InvalidArgument, NotFound
+from swarm_agent.model.objects import Node
+from swarm_agent.model.specs import NodeSpec
+from swarm_agent.pki.authority import Identity
+from swarm_agent.raft.driver import RaftNode
+from swarm_agent.store.store import Store
+from swarm_agent.store.tx import Tx
+
+from .peers import MAX_MESSAGE, PeerTransport
+
+log = logging.getLogger(__name__)
+
+MAX_API_REQUEST = 32 * 1024 * 1024
+CATCH_UP_TIMEOUT = 15.0  # seconds for a new member to get the log before it may vote
+
+ApiHandler = Callable[[bytes], Awaitable[bytes]]
+"""Carries out an encoded request to the cluster's API on this manager's store."""
+
+
+class RaftJoin(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/raft/join."""
+
+    raft_id: int
+    address: str  # host:port of the caller's management plane
+
+
+class Consensus(Protocol):
+    """What these routes need of this manager."""
+
+    @property
+    def raft(self) -> RaftNode: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def transport(self) -> PeerTransport: ...
+
+    @property
+    def api(self) -> ApiHandler | None: ...
+
+
+class ManagerRoutes:
+    """Handlers. `member_of(request)` names the peer or refuses it; `lead()` refuses when this manager does not lead."""
+
+    def __init__(
+        self, manager: Consensus, member_of: Callable[[web.Request], Identity], lead: Callable[[], object]
+    ) -> None:
+        self._manager = manager
+        self._member_of = member_of
+        self._lead = lead
+        self.sockets: set[web.WebSocketResponse] = set()
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/v1/raft", self._raft)
+        router.add_post("/v1/raft/join", self._join)
+        router.add_post("/v1/raft/leave", self._leave)
+        router.add_post("/v1/api", self._api)
+
+    def _manager_only(self, request: web.Request) -> Identity:
+        identity = self._member_of(request)
+        if identity.role != "manager":
+            raise Forbidden(f"node {identity.node_id} is a worker; this is for managers")
+        return identity
+
+    async def _raft(self, request: web.Request) -> web.WebSocketResponse:
+        self._manager_only(request)
+        member, address = request.query.get("member", ""), request.query.get("address", "")
+        try:
+            self._manager.transport.introduced(int(member, 16), address)
+        except ValueError:
+            raise InvalidArgument(f"member={member!r} is no raft id") from None
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False)
+        await socket.prepare(request)
+        self.sockets.add(socket)
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.BINARY:
+                    self._manager.raft.deliver(message.data)
+        finally:
+            self.sockets.discard(socket)
+        return socket
+
+    async def _join(self, request: web.Request) -> web.Response:
+        identity = self._manager_only(request)
+        self._lead()
+        try:
+            asked = msgspec.json.decode(await request.read(), type=RaftJoin)
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"the request to join raft cannot be read: {error}") from None
+        raft = self._manager.raft
+        member = raft.membership.get(asked.raft_id)
+        if member is None:
+            await raft.add_learner(asked.raft_id, asked.address)
+        elif member.address != asked.address:
+            await raft.set_address(asked.raft_id, asked.address)
+        # The node must be known as this member before it can vote, or the role keeper would take it for a stranger.
+        await self._manager.store.update(lambda tx: _set_raft_id(tx, identity.node_id, asked.raft_id))
+        member = raft.membership.get(asked.raft_id)
+        if member is not None and not member.voter:
+            await raft.promote(asked.raft_id, CATCH_UP_TIMEOUT)
+        log.info("node %s is raft member %x at %s", identity.node_id, asked.raft_id, asked.address)
+        return web.json_response({})
+
+    async def _leave(self, request: web.Request) -> web.Response:
+        identity = self._manager_only(request)
+        self._lead()
+        await self._manager.store.update(lambda tx: _demote(tx, identity.node_id))
+        return web.json_response({})
+
+    async def _api(self, request: web.Request) -> web.Response:
+        self._manager_only(request)
+        self._lead()
+        if self._manager.api is None:
+            raise ClusterError("this manager does not serve the cluster's API yet")
+        return web.Response(body=await self._manager.api(await request.read()), content_type="application/octet-stream")
+
+
+def _set_raft_id(tx: Tx, node_id: str, raft_id: int) -> None:
+    node = tx.get(Node, node_id)
+    if node is None:
+        raise NotFound(f"node {node_id} not found")
+    if node.spec.role != "manager":
+        raise FailedPrecondition(f"node {node_id} is not to be a manager")
+    if node.raft_id != raft_id:
+        tx.update(replace(node, raft_id=raft_id))
+
+
+def _demote(tx: Tx, node_id: str) -> None:
+    node = tx.get(Node, node_id)
+    if node is None or node.spec.role != "manager":
+        return
+    if len(tx.find(Node, role="manager")) == 1:
+        raise FailedPrecondition("attempting to demote the last manager of the swarm")
+    spec: NodeSpec = replace(node.spec, role="worker")
+    tx.update(replace(node, spec=spec))

@@ -225,6 +225,7 @@ class HttpEngine:
 
     networks: list[dict[str, Any]] = field(default_factory=list)
     seen: list[tuple[str, str, str]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=lambda: ["leftover"])  # networks that it would prune
 
     def __post_init__(self) -> None:
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
@@ -248,7 +249,7 @@ class HttpEngine:
         if path == "/networks/create":
             return {"Id": self.add((await request.json())["Name"]), "Warning": ""}
         if path == "/networks/prune":
-            return {"NetworksDeleted": ["leftover"]}
+            return {"NetworksDeleted": self.unused or None}
         if path.startswith("/networks/"):
             return next(item for item in self.networks if item["Id"] == path.rpartition("/")[2]) | {"Containers": {}}
         if path == "/version":

@@ -84,6 +84,9 @@ class Leadership(Consensus, Protocol):
     """What the management plane must know of this manager."""
 
     @property
+    def cluster_id(self) -> str: ...
+
+    @property
     def dispatcher(self) -> Sessions | None:
         """The running dispatcher, on the leader only."""
         ...
@@ -233,10 +236,10 @@ class ManagementServer:
     def _member(self, request: web.Request) -> Identity:
         """Who asks. Raises Forbidden for strangers and for nodes that were removed."""
         identity = peer_identity(request)
-        cluster = self._cluster()
-        if identity.cluster_id != cluster.id:
+        if identity.cluster_id != self._manager.cluster_id:
             raise Forbidden(f"node {identity.node_id} belongs to another cluster")
-        if identity.node_id in cluster.blacklisted:
+        # A manager that is joining has no state yet, and nobody to refuse.
+        if any(identity.node_id in cluster.blacklisted for cluster in self._manager.store.view().all(Cluster)):
             raise Forbidden(f"node {identity.node_id} was removed from the cluster")
         return identity
 

@@ -78,6 +78,10 @@ class ManagerRole:
         return self._state.node_id
 
     @property
+    def cluster_id(self) -> str:
+        return self._state.cluster_id
+
+    @property
     def store(self) -> Store:
         assert self._store is not None, "the manager is not started"
         return self._store

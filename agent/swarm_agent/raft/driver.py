@@ -388,7 +388,9 @@ class RaftNode:
     def _caught_up(self, member_id: int) -> bool:
         leadership = self._core.leadership
         progress = leadership.progress.get(member_id) if leadership is not None else None
-        return progress is not None and progress.match >= self._core.log.committed - self.settings.keep_entries // 10
+        # A short log is no proof: the member must have answered before its vote can be needed.
+        behind = self._core.log.committed - self.settings.keep_entries // 10
+        return progress is not None and progress.match >= max(1, behind)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Manager:
     root: Authority = None
     address: str = ""
     folder: object = None
+    cluster_id: str = "cluster1"
 
     @property
     def cluster(self):

@@ -78,10 +78,9 @@ class Machine:
 class Host:
     """A member's machine. `start` boots it, `crash` cuts its power."""
 
-    def __init__(self, world: World, id_: int, core_type: type[Core] = Core) -> None:
+    def __init__(self, world: World, id_: int) -> None:
         self.world = world
         self.id = id_
-        self.core_type = core_type
         self.files = SimFiles(random.Random(world.rng.getrandbits(64)))
         self.shadow = DiskShadow()
         self.alive = False
@@ -114,7 +113,13 @@ class Host:
             self.machine = self.machine.load(loaded.reader.chunks())
         log = Log(loaded.snapshot, loaded.entries, loaded.hard_state.commit)
         self._check_recovered(loaded.hard_state, log)
-        self.core = self.core_type(self.id, log, loaded.hard_state, random.Random(self.world.rng.getrandbits(64)))
+        self.core = Core(
+            self.id,
+            log,
+            loaded.hard_state,
+            random.Random(self.world.rng.getrandbits(64)),
+            max_append_bytes=self.world.max_append_bytes,
+        )
         self.checked = 0
         self.queue: deque[Ready] = deque()
         self.writing = False
@@ -291,6 +296,7 @@ class Host:
 
     def _apply(self, entry: Entry) -> None:
         self.effect()
+        self.world.oracle.applies(self.id, entry, self.shadow)
         if entry.kind is EntryKind.DATA and entry.data:
             self.machine.apply(entry.index, entry.data)
             self.world.oracle.applied(self.id, entry.index, self.machine.chain)

@@ -108,7 +108,6 @@ class Oracle:
             if core.leadership is not None and entry.term == core.term and entry.kind is EntryKind.MEMBERSHIP
         ]
         _require(len(uncommitted) <= 1, f"two changes of membership are under way on leader {member}")
-        _require(log.applied <= log.stable, f"member {member} applied what is not on its disk")
         return log.committed
 
     def _leads(self, member: int, core: Core) -> None:
@@ -152,6 +151,10 @@ class Oracle:
                 _require(disk.holds(message.index, term), f"acknowledged entry is not durable: {who}, log term {term}")
 
     # --- the state machine and clients -------------------------------------------------------------------------------
+
+    def applies(self, member: int, entry: Entry, disk: DiskShadow) -> None:
+        """A member applies only what it would still know after a crash."""
+        _require(disk.holds(entry.index, entry.term), f"member {member} applies entry {entry.index}, not on its disk")
 
     def applied(self, member: int, index: int, chain: bytes) -> None:
         """All members pass through the same states."""

@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from swarm_agent.raft.core import Core
 from swarm_agent.raft.messages import Member, Membership
 
 from .raft_host import Host
@@ -24,6 +23,7 @@ FAULTS = (
     "cut",
     "cut one way",
     "isolate leader",
+    "churn",
     "pause",
     "slow disk",
     "failing disk",
@@ -41,9 +41,9 @@ class World:
         seed: int,
         *,
         members: int | None = None,
-        core_type: type[Core] = Core,
         faults: tuple[str, ...] | None = None,
         fault_interval: float | None = None,
+        max_append_bytes: int | None = None,
     ) -> None:
         root = random.Random(seed)
         self.seed = seed
@@ -52,15 +52,15 @@ class World:
         self.fault_rng = random.Random(root.getrandbits(64))
         self.client_rng = random.Random(root.getrandbits(64))
         self.now = 0.0
-        self.core_type = core_type
         self.oracle = Oracle()
         self.events: list[tuple[float, int, Callable[..., Any], Host | None, int, tuple[Any, ...]]] = []
         self.sequence = 0
         self.cuts: dict[tuple[int, int], float] = {}
-        self.lossy_until = 0.0
+        self.lossy_until = self.churn_until = 0.0
         self.loss = root.choice((0.0, 0.01, 0.1))
         self.duplication = root.choice((0.0, 0.02))
         self.delay = root.choice((1.0, 5.0, 30.0))
+        self.max_append_bytes = max_append_bytes or root.choice((1, 200, 100_000))
         self.faults = faults if faults is not None else tuple(f for f in FAULTS if root.random() < 0.5)
         self.fault_interval = fault_interval or root.choice((300.0, 1000.0, 3000.0))
         self.story: list[str] = []
@@ -87,8 +87,18 @@ class World:
             elif host.paused_until > self.now:
                 self._push(host.paused_until, call, host, incarnation, arguments)
             else:
-                host.guarded(call, *arguments)
+                self._on(host, call, *arguments)
         self.now = until
+
+    def _on(self, host: Host, call: Callable[..., Any], *arguments: Any) -> None:
+        elections = self.oracle.elections
+        host.guarded(call, *arguments)
+        if self.oracle.elections != elections and self.churn_until > self.now:
+            # A leader has a few ms to replicate something, then it is gone (Raft, figure 8).
+            for _ in range(3):
+                self.writes += 1
+                host.guarded(host.write, f"w{self.writes}")
+            self.after(self.fault_rng.uniform(0, 4 * self.delay), self._crash, None, host)
 
     def after(self, delay: float, call: Callable[..., Any], host: Host | None = None, *arguments: Any) -> None:
         """Do something later; on a host only if it has not been restarted in between, and not while it is paused."""
@@ -125,7 +135,7 @@ class World:
         if host.paused_until > self.now:
             self._push(host.paused_until, self._arrive, None, 0, (to, data))
         else:
-            host.guarded(lambda: host.deliver(data))
+            self._on(host, host.deliver, data)
 
     # --- clients and faults ------------------------------------------------------------------------------------------
 
@@ -164,8 +174,9 @@ class World:
         span = rng.uniform(100, 3000)
         self.note(f"{kind} {host.id} {other.id} {span:.0f}")
         if kind == "crash" and host.alive:
-            host.crash()
-            self.after(span, self._restart, None, host)
+            self._crash(host)
+        elif kind == "churn":
+            self.churn_until = self.now + 3 * span
         elif kind == "crash soon" and host.alive:
             host.crash_in = rng.randint(1, 60)
         elif kind == "cut":
@@ -196,6 +207,11 @@ class World:
 
     def _cut(self, sender: int, to: int, span: float) -> None:
         self.cuts[sender, to] = max(self.cuts.get((sender, to), 0.0), self.now + span)
+
+    def _crash(self, host: Host) -> None:
+        if host.alive and not self.healed:
+            host.crash()
+            self.after(self.fault_rng.uniform(100, 3000), self._restart, None, host)
 
     def _restart(self, host: Host) -> None:
         if not host.alive:
@@ -228,7 +244,7 @@ class World:
         leader.guarded(leader.change, lambda _: wanted)
 
     def _new_host(self) -> Host:
-        host = Host(self, self.next_id, self.core_type)
+        host = Host(self, self.next_id)
         self.hosts[host.id] = host
         self.next_id += 1
         return host
@@ -240,7 +256,7 @@ class World:
         self.note("healed")
         self.healed = True
         self.cuts.clear()
-        self.lossy_until = 0.0
+        self.lossy_until = self.churn_until = 0.0
         for host in self.hosts.values():
             host.crash_in = None
             host.paused_until = host.slow_until = 0.0

@@ -53,6 +53,9 @@ from .messages import (
 from .progress import VoteResult, tally
 from .reads import Read
 
+MAX_APPEND_BYTES = 512 * 1024
+"""Entries of one append. Larger ones would hold up heartbeats behind them in the same stream."""
+
 MAX_APPLY_BYTES = 1024 * 1024
 """Entries handed out for applying in one Ready, so that applying never holds the event loop for long."""
 
@@ -106,11 +109,13 @@ class Core:
         *,
         election_ticks: int = 10,
         heartbeat_ticks: int = 1,
+        max_append_bytes: int = MAX_APPEND_BYTES,
     ) -> None:
         self.id = id_
         self.log = log
         self.election_ticks = election_ticks
         self.heartbeat_ticks = heartbeat_ticks
+        self.max_append_bytes = max_append_bytes
         self._rng = rng
         # A snapshot may be from a term whose hard state was never written. No vote was given in it.
         self.term = max(hard_state.term, log.last_term)

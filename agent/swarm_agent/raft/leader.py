@@ -35,9 +35,6 @@ from .reads import Read, Reads
 if TYPE_CHECKING:
     from .core import Core
 
-MAX_APPEND_BYTES = 512 * 1024
-"""Entries of one append. Larger ones would hold up heartbeats behind them in the same stream."""
-
 MAX_UNCOMMITTED_BYTES = 16 * 1024 * 1024
 """Proposals beyond it are dropped: without it a leader that lost its quorum would fill its memory."""
 
@@ -304,7 +301,7 @@ class Leadership:
             progress.become_snapshot(core.log.applied)
             core.want_snapshot(to)
             return False
-        entries = [] if paused else core.log.slice(progress.next, core.log.last, MAX_APPEND_BYTES)
+        entries = [] if paused else core.log.slice(progress.next, core.log.last, core.max_append_bytes)
         if not entries and not empty:
             return False
         core.send(Append(core.id, to, core.term, previous, term, entries, core.log.committed))

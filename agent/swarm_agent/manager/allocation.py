@@ -113,10 +113,15 @@ class AllocatorCore:
                 self._dirty[type(decision)][decision.id] = None
 
     def _put(self, obj: Any) -> None:
+        """The object is stored like this."""
         if isinstance(obj, Cluster):
             self._set_cluster(obj)
-            return
-        self._freed |= self._holdings.put(obj)
+        else:
+            self._freed |= self._holdings.put(obj)
+            self._know(obj)
+
+    def _know(self, obj: Any) -> None:
+        """The object is like this, or is to be."""
         if isinstance(obj, Network):
             known = self._networks.get(obj.id)
             self._networks[obj.id] = obj
@@ -239,7 +244,8 @@ class AllocatorCore:
 
     def _decide(self, obj: Any, decisions: list[Any]) -> None:
         if obj is not None:
-            self._put(obj)
+            self._holdings.expect(obj)
+            self._know(obj)
             self._dirty[type(obj)].pop(obj.id, None)
             decisions.append(obj)
 

@@ -249,7 +249,8 @@ class Dispatcher:
                 await asyncio.sleep(RETRY)
                 continue
             try:
-                await asyncio.wait_for(self._wake_orphans.wait(), ORPHAN_CHECK)
+                async with asyncio.timeout(ORPHAN_CHECK):
+                    await self._wake_orphans.wait()
             except TimeoutError:
                 pass
 

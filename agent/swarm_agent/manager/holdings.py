@@ -97,6 +97,7 @@ class Holdings:
         self.ports = PortTable()
         self._pools: dict[str, AddressPool] = {}
         self._held: dict[tuple[type[Holder], str], Holder] = {}
+        self._expected: dict[tuple[type[Holder], str], Holder] = {}
         # Addresses on networks that have no pool (yet, or any more), so that holders and pools may come in any order.
         self._homeless: dict[str, list[int]] = {}
 
@@ -105,27 +106,52 @@ class Holdings:
         return self._pools.get(network_id)
 
     def put(self, obj: Holder) -> bool:
-        """The object holds what it says; True if this freed something that it held before."""
-        old = self._held.get((type(obj), obj.id))
-        if isinstance(obj, Task) and isinstance(old, Task) and _holds_the_same(old, obj):
-            self._held[Task, obj.id] = obj
+        """The object is stored and holds what it says; True if this freed something."""
+        key = type(obj), obj.id
+        old = self._held.get(key)
+        if isinstance(obj, Task) and isinstance(old, Task) and key not in self._expected and _holds_the_same(old, obj):
+            self._held[key] = obj
             return False
         # The new is held before the old is released: what stays must not be free in between.
-        self._held[type(obj), obj.id] = obj
+        self._held[key] = obj
         self._hold(obj)
         freed = isinstance(obj, Service) and self.ports.put(obj)
-        return (old is not None and self._release(old)) or freed
+        freed |= old is not None and self._release(old)
+        return self._forget_expected(key) or freed
+
+    def expect(self, obj: Holder) -> None:
+        """The object is to be stored like this: what it will hold is held already, beside what it holds now. What it
+        is to give up is not free before `put` or `drop` tell what became of it; the write may be refused."""
+        key = type(obj), obj.id
+        self._hold(obj)
+        if isinstance(obj, Service):
+            self.ports.put(obj, expected=True)
+        self._forget_expected(key, but_ports=True)
+        self._expected[key] = obj
 
     def drop(self, kind: type[Holder], id_: str) -> bool:
         """The object is gone; True if this freed something."""
         old = self._held.pop((kind, id_), None)
-        if old is None:
-            return False
-        freed = self._release(old)
+        freed = self._forget_expected((kind, id_))
+        if old is not None:
+            freed |= self._release(old)
         if kind is Network:
             self._pools.pop(id_, None)
         if kind is Service:
             freed |= self.ports.drop(id_)
+        return freed
+
+    def _forget_expected(self, key: tuple[type[Holder], str], but_ports: bool = False) -> bool:
+        expected = self._expected.pop(key, None)
+        if expected is None:
+            return False
+        freed = self._release(expected)
+        if isinstance(expected, Service) and not but_ports:
+            freed |= self.ports.drop(expected.id, expected=True)
+        if isinstance(expected, Network):
+            stored = self._held.get(key)
+            if not isinstance(stored, Network) or ipv4(stored) != ipv4(expected):
+                self._pools.pop(expected.id, None)  # it came to nothing, and may get another subnet
         return freed
 
     def _hold(self, obj: Holder) -> None:

@@ -37,7 +37,9 @@ class Inbox:
     async def wait(self, *, timeout: float | None = None, debounce: float = 0.0) -> None:
         """Return `debounce` seconds after something has changed, or after `timeout` seconds."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout)
+            # Not wait_for: in Python 3.11 it can swallow a cancellation (bpo-37658), and the loop would never stop.
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
         except TimeoutError:
             return
         if debounce:

@@ -110,6 +110,7 @@ class PlannedLoop:
             inbox.close()
 
     async def _drive(self, inbox: Inbox, core: Core) -> None:
+        await self._settle_past()
         inbox.take()
         await self._load(core)
         while True:
@@ -123,6 +124,17 @@ class PlannedLoop:
                 at = core.wake_at
                 timeout = None if at is None else max(0.0, (at - self._clock()) / 1e9)
                 await inbox.wait(timeout=timeout, debounce=DEBOUNCE)
+
+    async def _settle_past(self) -> None:
+        """Return when nothing written earlier can still take effect. A write whose fate is unknown (of an earlier run
+        of this loop, or one that failed) may be on its way to the log; deciding without it could give an address
+        twice."""
+        while True:
+            try:
+                await self._store.update(lambda _: None)  # its turn comes when all before it is applied
+                return
+            except ClusterError:
+                await asyncio.sleep(RETRY)
 
     async def _load(self, core: Core) -> None:
         view = self._store.view()
@@ -155,14 +167,15 @@ class PlannedLoop:
             except ClusterError as error:
                 failure = error
                 refused += part
+        if failure is not None:
+            log.warning("%s: %d decisions were not stored, trying again: %s", self._name, len(refused), failure)
+            await asyncio.sleep(RETRY)
+            await self._settle_past()
         # What happened meanwhile first: `settle` reads the store as it is now.
         core.apply(inbox.take(), self._clock())
         if refused:
             view = self._store.view()
             core.settle(refused, view.get)
-        if failure is not None:
-            log.warning("%s: %d decisions were not stored, trying again: %s", self._name, len(refused), failure)
-            await asyncio.sleep(RETRY)
 
     def _transaction(self, decisions: Sequence[Any]) -> Callable[[Tx], list[Any]]:
         def write(tx: Tx) -> list[Any]:

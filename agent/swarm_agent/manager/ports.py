@@ -79,32 +79,38 @@ def conflict_with(wanted: Iterable[PortConfig], service: Service) -> str | None:
     return None
 
 
+Holder = tuple[str, bool]
+"""A service's id, and whether it is to have the ports (decided, not stored yet) or has them."""
+
+
 class PortTable:
     """Which services have which ports. Filled from services as they come and go."""
 
     __slots__ = ("_of", "_users")
 
     def __init__(self) -> None:
-        self._users: dict[PortKey, dict[str, bool]] = {}
-        self._of: dict[str, frozenset[PortKey]] = {}
+        self._users: dict[PortKey, dict[Holder, bool]] = {}
+        self._of: dict[Holder, frozenset[PortKey]] = {}
 
-    def put(self, service: Service) -> bool:
-        """The service has these ports now; True if it gave some up."""
+    def put(self, service: Service, *, expected: bool = False) -> bool:
+        """The service has these ports now (or is to have them); True if it gave some up."""
         ports = published(service)
-        before = self._of.get(service.id, frozenset())
-        self.drop(service.id)
+        holder = service.id, expected
+        before = self._of.get(holder, frozenset())
+        self.drop(service.id, expected=expected)
         if ports:
-            self._of[service.id] = frozenset(ports)
+            self._of[holder] = frozenset(ports)
         for key, port in ports.items():
-            self._users.setdefault(key, {})[service.id] = is_ingress(port)
+            self._users.setdefault(key, {})[holder] = is_ingress(port)
         return not before <= ports.keys()
 
-    def drop(self, service_id: str) -> bool:
-        """The service has no ports any more; True if it had some."""
-        ports = self._of.pop(service_id, frozenset())
+    def drop(self, service_id: str, *, expected: bool = False) -> bool:
+        """The service has (or is to have) no ports any more; True if it had some."""
+        holder = service_id, expected
+        ports = self._of.pop(holder, frozenset())
         for key in ports:
             users = self._users[key]
-            del users[service_id]
+            del users[holder]
             if not users:
                 del self._users[key]
         return bool(ports)
@@ -112,7 +118,8 @@ class PortTable:
     def others(self, service_id: str, port: PortConfig) -> list[str]:
         """Ids of other services whose use of the port rules this one out."""
         users = self._users.get((protocol(port), port.published_port), {})
-        return [other for other, ingress in users.items() if other != service_id and (ingress or is_ingress(port))]
+        ruling = (other for (other, _), ingress in users.items() if ingress or is_ingress(port))
+        return [other for other in dict.fromkeys(ruling) if other != service_id]
 
     def choose(self, wanted: str, taken: Iterable[PortKey]) -> int | None:
         """The lowest free dynamic port of a protocol that is not in `taken` either."""

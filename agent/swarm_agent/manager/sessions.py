@@ -106,7 +106,8 @@ class Session:
 
     async def _serve(self) -> None:
         try:
-            hello = await asyncio.wait_for(self._receive(), HELLO_TIMEOUT)
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                hello = await self._receive()
         except TimeoutError:
             raise SessionError(f"no Hello within {HELLO_TIMEOUT:.0f} s") from None
         if hello is None:

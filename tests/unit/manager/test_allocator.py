@@ -496,6 +496,34 @@ def test_refused_decisions_hold_nothing() -> None:
     assert world.address(other) == "10.5.0.2/30"
 
 
+def test_a_network_whose_allocation_was_refused_gives_addresses_of_its_later_subnet() -> None:
+    net, web = network("front"), service("web", "front", mode="dnsrr")
+    world = World(Cluster(id="c"), net)
+    refused = list(world.core.plan(10, NOW))
+    world.put(network("taker", "10.0.0.0/24"))
+    world.core.settle(refused, lambda kind, id_: net)
+    placed = task(web)
+    world.put(web, placed)
+    world.plan()
+    assert world.address(placed) == "10.0.1.2/24"
+
+
+def test_what_is_to_be_given_up_is_not_free_before_that_is_stored() -> None:
+    net = network("tiny", "10.5.0.0/30")
+    one = service("one", "tiny")
+    world = World(Cluster(id="c"), net, one)
+    world.plan()
+    without = replace(world.get(one), spec=service("one").spec)
+    two = service("two", "tiny")
+    world.put(without, two)
+    (decision,) = world.core.plan(10, NOW)
+    assert decision.endpoint.virtual_ips == []
+    world.core.settle([decision], lambda kind, id_: without)
+    assert [each.id for each in world.step(1)] == ["svc-one"]
+    world.plan()
+    assert world.vips(two) == ["10.5.0.2/30"]
+
+
 def check_no_double(objects: dict[str, Any]) -> None:
     """Each address has one owner: a task, a node, or a service (with its tasks)."""
     owners: Counter[tuple[str, int]] = Counter()

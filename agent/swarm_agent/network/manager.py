@@ -1,8 +1,8 @@
 """The driver of the data plane: takes tables, plans, applies, looks after the result, tells what has been applied.
 
 One task does all the work, a round at a time: plan (pure), engine networks (engine API), kernel and iptables (in a
-thread). Any number of updates that come during a round make one next round. Between rounds it looks every two seconds
-whether all is still as it should be, and puts back what is not: rules flushed by a firewall, links that were deleted.
+thread). Any number of updates that come during a round make one next round. Between rounds it checks every second
+whether others changed anything of ours (watch.py), and puts it back: rules flushed by a firewall, links deleted.
 
 A round that fails in part is tried again soon; what could be done is done. A generation counts as applied only when
 its round had no failure in the kernel or iptables, so a node acknowledges rows only when packets really follow them.
@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import Protocol
@@ -29,11 +30,13 @@ from .netlink import Failure
 from .plan import plan
 from .state import AddLink, CreateNetwork, EngineNetwork, KernelState, Operation, RemoveNetwork, Restore, SetBridge
 from .tables import HostFacts, NetworkTables, NetworkUnavailable, is_overlay
+from .watch import Watch
 from .xtables import Xtables
 
 log = logging.getLogger("swarm.network")
 
-CHECK_PERIOD = 2.0  # seconds between looks at the kernel's state
+CHECK_PERIOD = 1.0  # seconds between cheap checks whether anything was changed by others
+LOOK_PERIOD = 60.0  # seconds between looks at everything
 RETRY_FIRST = 0.1  # seconds until a failed round is tried again; doubles up to CHECK_PERIOD
 ATTACH_TIMEOUT = 20.0  # seconds that a task waits for its network
 
@@ -78,6 +81,10 @@ class NetworkManager:
         self._kernel: KernelState | None = None  # what is there as far as we know; None: look
         self._networks: dict[str, EngineNetwork] = {}  # as the engine has them
         self._attachable: dict[str, str] = {}  # network id → engine's name for it
+        self._watch = Watch()
+        self._numbers: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())  # our links, our tunnels
+        self._bridge_netfilter = False
+        self._looked = float("-inf")  # when everything was looked at last
         self._generation = 0
         self._applied = 0
         self._wake = asyncio.Event()
@@ -108,6 +115,7 @@ class NetworkManager:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._watch.close()
         await self._engine.close()
 
     def update(self, tables: NetworkTables) -> int:
@@ -164,11 +172,38 @@ class NetworkManager:
             leaving = self._draining.next_wake()
             if leaving is not None:
                 delay = min(delay, max(0.0, leaving - self._clock()))
-            try:
-                async with asyncio.timeout(delay):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._kernel = None  # time to look at what is really there
+            while not await self._woken(delay) and not failed and self._draining.next_wake() == leaving:
+                if leaving is not None and leaving <= self._clock():
+                    break
+                if not await self._quiet():
+                    self._kernel = None
+                    break
+
+    async def _woken(self, delay: float) -> bool:
+        """Wait for new tables; False when `delay` is over."""
+        try:
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _quiet(self) -> bool:
+        """Whether all is as it was left, as far as can be told cheaply. Now and then False, to look at everything."""
+        if self._kernel is None or self._clock() - self._looked > LOOK_PERIOD:
+            return False
+        with suppress(EngineUnavailable, EngineRefused):
+            if await self._engine.list() != self._networks:
+                return False
+        return await asyncio.to_thread(self._undisturbed, self._kernel)
+
+    def _undisturbed(self, kernel: KernelState) -> bool:
+        return (
+            not self._watch.disturbed(*self._numbers)
+            and self._xtables.undisturbed()
+            and netlink.bridge_netfilter() == self._bridge_netfilter
+            and netlink.read_sysctls(kernel.sysctls) == kernel.sysctls
+        )
 
     async def _round(self) -> tuple[str, ...]:
         """Plan and apply once; returns what failed."""
@@ -240,10 +275,15 @@ class NetworkManager:
                 failures += self._xtables.execute(item for item in group if isinstance(item, Restore))
             else:
                 failures += netlink.execute(group)
+        self._bridge_netfilter = netlink.bridge_netfilter()
         netlink.open_hairpins()
+        tunnels = netlink.numbers(wanted.vxlans)
+        self._numbers = (tunnels | netlink.numbers(wanted.bridges), tunnels)
         return operations, failures
 
     def _observe(self, wanted: KernelState) -> KernelState:
+        self._looked = self._clock()
+        self._watch.forget()  # what comes from here on may be missed below, and asks for another look
         chains, jumps = self._xtables.observe(wanted.jumps)
         return replace(netlink.observe(wanted), chains=chains, jumps=jumps)
 

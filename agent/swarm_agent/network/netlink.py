@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ def underlay_mtu(address: str) -> int:
             link = next(iter(ip.get_links(found["index"])))
             return int(link.get("mtu"))
     raise LookupError(f"no link of this host has the address {address}, through which it should reach the others")
+
+
+def numbers(links: Iterable[str]) -> frozenset[int]:
+    """The kernel's numbers of those links that exist."""
+    found = set()
+    for link in links:
+        with suppress(OSError):
+            found.add(socket.if_nametoindex(link))
+    return frozenset(found)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -215,17 +225,19 @@ def _send(route: RouteSocket, pending: list[tuple[Operation, Message]]) -> list[
     ]
 
 
+def bridge_netfilter() -> bool:
+    """Whether bridged packets pass iptables (absent without the kernel's br_netfilter)."""
+    path = "net/bridge/bridge-nf-call-iptables"
+    return read_sysctls([path]).get(path) == "1"
+
+
 def open_hairpins() -> int:
     """Let containers be answered through their own port of our bridges; returns how many ports were changed.
 
     With bridge netfilter on, a packet to a VIP that is translated to a container of the same bridge is bridged, not
     routed. When the sender itself is chosen, it must leave by the port that it came in by, which bridges refuse.
     """
-    try:
-        needed = (SYSCTL_ROOT / "net/bridge/bridge-nf-call-iptables").read_text().strip() == "1"
-    except FileNotFoundError:
-        needed = False
-    if not needed:
+    if not bridge_netfilter():
         return 0
     changed = 0
     with IPRoute() as ip:

@@ -159,7 +159,7 @@ class RouteSocket:
         results = [0] * len(messages)
         waiting = len(messages)
         while waiting:
-            for kind, sequence, body in _split(self._link.recv(1 << 18)):
+            for kind, sequence, body in split(self._link.recv(1 << 18)):
                 if kind == _ERROR and first <= sequence <= self._sequence:
                     results[sequence - first] = -int(struct.unpack_from("=i", body)[0])
                     waiting -= 1
@@ -169,7 +169,7 @@ class RouteSocket:
         """All entries of AF_INET (neighbours) or AF_BRIDGE (forwarding tables)."""
         for body in self._dump(GET_NEIGHBOUR, _NEIGHBOUR.pack(family, 0, 0, 0, 0, 0)):
             _, _, ifindex, state, flags, _ = _NEIGHBOUR.unpack_from(body)
-            found = dict(_attributes(body, _NEIGHBOUR.size))
+            found = dict(attributes(body, _NEIGHBOUR.size))
             mac = found.get(_NDA_LLADDR, b"")
             address = found.get(_NDA_DST, b"")
             yield NeighbourEntry(
@@ -185,7 +185,7 @@ class RouteSocket:
         """All IPv4 routes of all tables."""
         for body in self._dump(GET_ROUTE, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
             _, length, _, _, table, *_ = _ROUTE.unpack_from(body)
-            found = dict(_attributes(body, _ROUTE.size))
+            found = dict(attributes(body, _ROUTE.size))
             via = found.get(_RTA_GATEWAY)
             oif = found.get(_RTA_OIF)
             yield RouteEntry(
@@ -199,7 +199,7 @@ class RouteSocket:
         self._sequence += 1
         self._link.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, self._sequence, 0) + body)
         while True:
-            for found, sequence, content in _split(self._link.recv(1 << 18)):
+            for found, sequence, content in split(self._link.recv(1 << 18)):
                 if sequence != self._sequence:
                     continue
                 if found == _DONE:
@@ -210,7 +210,7 @@ class RouteSocket:
                 yield content
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(kind, sequence, body) of each message in a datagram."""
     offset = 0
     while offset + 16 <= len(data):
@@ -219,7 +219,8 @@ def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """(kind, payload) of each attribute from `offset` on."""
     while offset + 4 <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         yield kind & 0x3FFF, data[offset + 4 : offset + length]

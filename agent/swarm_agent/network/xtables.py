@@ -2,7 +2,8 @@
 
 iptables prints rules in its own spelling, which differs between versions. So what we wrote is never compared with what
 is printed; instead the print right after our own write is kept, and any later print that differs shows that someone
-changed something. `Xtables` keeps that memory; a fresh one knows nothing and rewrites all.
+changed something. Prints are kept too, and made anew only when nftables' generation tells of a change. `Xtables` keeps
+that memory; a fresh one knows nothing and rewrites all.
 
 Blocking; runs in a worker thread.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .names import CHAIN_PREFIX
 from .netlink import Failure
 from .state import Chain, ChainKey, Jump, Restore
+from .watch import firewall_generation
 
+FEW_CHAINS = 8  # up to so many changed chains are read back one by one
 DAMAGED: Chain = ("(changed by someone else)",)  # stands for content that is not ours; equal to no planned chain
 
 
@@ -103,11 +106,17 @@ class Xtables:
 
     def __init__(self) -> None:
         self._written: dict[ChainKey, Chain] = {}  # as planned
-        self._printed: dict[ChainKey, list[str]] = {}  # as iptables-save showed them afterwards
+        self._printed: dict[ChainKey, list[str]] = {}  # as iptables printed them afterwards
+        self._current: Printed | None = None  # all that was printed last
+        self._generation: int | None = None  # nftables' count of changes at that time
+
+    def undisturbed(self) -> bool:
+        """Whether nobody has changed anything since we last looked or wrote; False when that cannot be told."""
+        return self._current is not None and self._generation is not None and self._generation == firewall_generation()
 
     def observe(self, wanted_jumps: Iterable[Jump]) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
         """Our chains (as planned where untouched, else `DAMAGED`) and those of the wanted jumps that are in place."""
-        printed = self._save()
+        printed = self._look()
         chains = {}
         for key, rules in printed.ours().items():
             untouched = self._printed.get(key) == rules
@@ -124,39 +133,61 @@ class Xtables:
 
     def execute(self, operations: Iterable[Restore]) -> list[Failure]:
         """Carry out transactions; returns those that failed, each of which changed nothing."""
-        operations = list(operations)
-        if not operations:
-            return []
         failures = []
-        printed = self._save()
         for operation in operations:
+            printed = self._look()
             known = [chain for table, chain in printed.ours() if table == operation.table]
+            before = self._generation
             reason = _run(["iptables-restore", "-w", "5", "--noflush"], restore_text(operation, printed, known))
             if reason:
                 failures.append(Failure(operation, reason))
+                self._current = None
                 continue
-            for chain, rules in operation.chains:
-                self._written[operation.table, chain] = rules
-        failed = {failure.operation for failure in failures}
-        after = self._save().ours()
-        for operation in operations:
-            if operation not in failed:
-                self._remember(operation, after)
+            small = len(operation.chains) <= FEW_CHAINS and not operation.jumps and not operation.removed_jumps
+            self._generation = firewall_generation()
+            if before is None or self._generation != before + 1 or not small or not self._reprint(operation, printed):
+                self._current = None  # something else changed too, or so much that all is printed anew
+            self._remember(operation, self._look())
         return failures
 
-    def _remember(self, operation: Restore, after: Mapping[ChainKey, list[str]]) -> None:
+    def _reprint(self, operation: Restore, printed: Printed) -> bool:
+        """Bring what was printed up to date by asking for the changed chains alone. False when that failed."""
         for chain, _ in operation.chains:
-            self._printed[operation.table, chain] = after.get((operation.table, chain), [])
+            result = _output(["iptables", "-w", "5", "-t", operation.table, "-S", chain])
+            if result is None:
+                return False
+            start = f"-A {chain} "
+            lines = [line.removeprefix(start) for line in result.splitlines() if line.startswith(start)]
+            printed.chains[operation.table, chain] = lines
+        for chain in operation.removed:
+            printed.chains.pop((operation.table, chain), None)
+        return True
+
+    def _remember(self, operation: Restore, after: Printed) -> None:
+        for chain, rules in operation.chains:
+            self._written[operation.table, chain] = rules
+            self._printed[operation.table, chain] = list(after.chains.get((operation.table, chain), []))
         for chain in operation.removed:
             self._printed.pop((operation.table, chain), None)
             self._written.pop((operation.table, chain), None)
 
-    @staticmethod
-    def _save() -> Printed:
-        result = subprocess.run(["iptables-save"], capture_output=True, text=True, timeout=30, check=False)
-        if result.returncode:
-            raise OSError(f"iptables-save: {result.stderr.strip()}")
-        return parse_save(result.stdout)
+    def _look(self) -> Printed:
+        """All chains and rules as they are. Raises OSError."""
+        if self._current is None or not self.undisturbed():
+            self._generation = firewall_generation()
+            output = _output(["iptables-save"])
+            if output is None:
+                raise OSError("iptables-save failed; is iptables installed?")
+            self._current = parse_save(output)
+        return self._current
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout if result.returncode == 0 else None
 
 
 def _run(command: list[str], text: str) -> str:

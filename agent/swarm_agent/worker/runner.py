@@ -69,6 +69,7 @@ class Host:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     configs: Mapping[str, Config] = field(default_factory=dict)
     complete: bool = False  # a manager has told all that this node must run
+    longest_grace: int | None = None  # seconds; shortens every task's own grace period while the host leaves
     background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -368,8 +369,11 @@ class Runner:
         if self.row is not None and self.row.active:
             await self.host.endpoints.deactivate(self.task.id)
             self.row = msgspec.structs.replace(self.row, active=False)
+        grace = container.stop_grace_seconds(self.task.spec.container_spec)
+        if self.host.longest_grace is not None:
+            grace = min(grace, self.host.longest_grace)
         try:
-            await self.host.engine.stop(self.view.id, container.stop_grace_seconds(self.task.spec.container_spec))
+            await self.host.engine.stop(self.view.id, grace)
         except EngineGone:
             raise
         except EngineError as error:

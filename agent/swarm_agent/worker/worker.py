@@ -10,6 +10,7 @@ The event stream is opened before the containers are listed, so nothing that hap
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 import time
@@ -44,7 +45,9 @@ LOOKS_AT_ONCE = 16
 # seconds to end; signals that usually mean "reload" or "report" (HUP, USR1, USR2) do not count.
 STOP_TAKES = 60.0
 HARMLESS_SIGNALS = ("1", "10", "12")
-LEAVE_SECONDS = 60.0  # how long `remove_all` waits for tasks to end
+START_SECONDS = 10.0  # how long `start` waits for an engine that is there but does not answer
+LEAVE_GRACE = 3  # seconds that tasks get to end when the host leaves (Swarm kills them at once)
+LEAVE_SECONDS = 30.0  # how long `remove_all` waits for tasks to end
 LEAVE_ENGINE_SECONDS = 5.0  # and for an engine that is away
 
 
@@ -107,7 +110,7 @@ class Worker:
 
     async def start(self) -> None:
         """Take up what ran before, and follow the engine. Returns when the containers were looked at, or when the
-        engine turned out to be away (then that happens as soon as it is back)."""
+        engine turned out to be away or silent (then that happens as soon as it answers)."""
         saved = await asyncio.to_thread(statefile.load, self._path, self._node_id)
         if saved is not None:
             self._other_boot = saved.boot != self._boot
@@ -115,7 +118,8 @@ class Worker:
                 self._add(task)
         self._saver = asyncio.create_task(self._save_loop(), name="worker state file")
         self._follower = asyncio.create_task(self._follow(), name="engine events")
-        await self._first_look.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._first_look.wait(), START_SECONDS)
 
     async def stop(self) -> None:
         """Stop working; containers run on."""
@@ -133,6 +137,7 @@ class Worker:
     async def remove_all(self) -> None:
         """Leave the cluster: end all tasks, remove their containers and files, then stop working."""
         self._host.complete = True
+        self._host.longest_grace = LEAVE_GRACE
         for runner in list(self._runners.values()):
             runner.leave()
         self._discard_strays()
@@ -181,6 +186,8 @@ class Worker:
                 runner.assign(task)
         gone_tasks = set(assignments.gone_tasks)
         if assignments.complete:
+            if not self._host.complete:
+                self._host.spawn(self._discard_files(), "discard files of unknown tasks")
             self._host.complete = True
             gone_tasks |= self._runners.keys() - {task.id for task in assignments.tasks}
             for task in assignments.tasks:
@@ -255,6 +262,12 @@ class Worker:
                 del self._strays[task_id]
                 self._host.spawn(self._discard(task_id, container_id), f"discard {container_id[:12]}")
 
+    async def _discard_files(self) -> None:
+        """Once, after the first complete assignment: files that a crash left behind."""
+        for task_id in await asyncio.to_thread(self._host.files.tasks):
+            if task_id not in self._runners and task_id not in self._strays:
+                await asyncio.to_thread(self._host.files.remove, task_id)
+
     async def _discard(self, task_id: str, container_id: str) -> None:
         log.info("container %s belongs to the unknown task %s: removing it", container_id[:12], task_id)
         runner = Runner(self._host, Task(id=task_id, desired_state=TaskState.REMOVE), TaskStatus())
@@ -327,7 +340,8 @@ class Worker:
         async def look(runner: Runner, one: ListedContainer) -> None:
             # An end that nobody saw, with the engine or the whole host in between, is not the work's own end.
             was_running = runner.view is None or runner.view.life is not Life.ENDED
-            outage = was_running and runner.status.state is TaskState.RUNNING and (after_outage or self._other_boot)
+            on_the_way = runner.status.state in (TaskState.STARTING, TaskState.RUNNING)
+            outage = was_running and on_the_way and (after_outage or self._other_boot)
             async with gate:
                 await runner.look(one.id, cut_off=ENGINE_WENT if outage else "")
 

@@ -9,9 +9,11 @@ Fields of stored objects whose JSON name starts with "_" are internal: stored an
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -60,8 +62,50 @@ def strip_nulls(value: Any) -> Any:
     return value
 
 
+def fold_names(value: Any, kind: Any) -> Any:
+    """The JSON value with the API's own spelling of field names. Go reads names without regard to case, and clients
+    rely on it: docker-py writes {"Mode": {"replicated": ...}}. An exact name wins over others.
+    """
+    if isinstance(value, dict):
+        names = _folded(kind)
+        if names is None:
+            inner = _item_type(kind)
+            return {key: fold_names(item, inner) for key, item in value.items()} if inner is not None else value
+        known = {key: names[key.lower()] for key in value if key.lower() in names}
+        folded = {key: item for key, item in value.items() if key not in known}
+        for exact in (False, True):
+            for key, (name, inner) in known.items():
+                if (key == name) is exact:
+                    folded[name] = fold_names(value[key], inner)
+        return folded
+    if isinstance(value, list):
+        inner = _item_type(kind)
+        return [fold_names(item, inner) for item in value] if inner is not None else value
+    return value
+
+
+@functools.cache
+def _folded(kind: Any) -> dict[str, tuple[str, Any]] | None:
+    """The fields of a struct by lower-case name, with their types; None if it is none."""
+    if get_origin(kind) in (Union, UnionType):
+        found = [names for part in get_args(kind) if (names := _folded(part)) is not None]
+        return found[0] if found else None
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return None
+    fields = msgspec.structs.fields(kind)
+    return {item.encode_name.lower(): (item.encode_name, item.type) for item in fields}
+
+
+@functools.cache
+def _item_type(kind: Any) -> Any:
+    """The type of a list's items or of a map's values; None if it is neither."""
+    if get_origin(kind) in (Union, UnionType):
+        return next((inner for part in get_args(kind) if (inner := _item_type(part)) is not None), None)
+    return get_args(kind)[-1] if get_origin(kind) in (list, dict) else None
+
+
 def decode(kind: type[T], body: bytes) -> T:
-    """Read a client's JSON. Unknown fields are ignored and nulls are zero values, as in Go.
+    """Read a client's JSON. Unknown fields are ignored, nulls are zero values and case does not matter, as in Go.
 
     Raises `BadRequest` that names the field at fault.
     """
@@ -70,7 +114,7 @@ def decode(kind: type[T], body: bytes) -> T:
     except msgspec.DecodeError as error:
         raise BadRequest(f"invalid JSON: {error}") from None
     try:
-        return msgspec.convert(strip_nulls(value), kind)
+        return msgspec.convert(fold_names(strip_nulls(value), kind), kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"invalid JSON: {_go_path(str(error))}") from None
 

@@ -1,6 +1,6 @@
 """The same requests to a real Docker Swarm and to our front door; status and JSON have to be the same.
 
-Swarm is this machine's dockerd, started in swarm mode in a network namespace of its own. Ours is the front door on a
+Swarm is this machine's dockerd, started in swarm mode in namespaces of its own. Ours is the front door on a
 store in memory, without orchestrators: so what the allocator and the updater add is left out, as is what names a
 machine. Every other difference is listed in `ACCEPTED`, with its reason. What is asked is in swarm_story.py.
 """
@@ -126,12 +126,12 @@ def real_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The socket of a dockerd in swarm mode."""
     if not all(shutil.which(program) for program in ("dockerd", "docker", "unshare", "ip")):
         pytest.skip("needs dockerd, docker, unshare and ip")
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to make a network namespace")
+    if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to make namespaces")
     home = tmp_path_factory.mktemp("swarm")
     script = START.format(address=ADDRESS, home=home)
     with (home / "log").open("wb") as log:
-        engine = subprocess.Popen(["unshare", "--net", "sh", "-c", script], stdout=log, stderr=log)
+        engine = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c", script], stdout=log, stderr=log)
     try:
         docker = ["docker", "--host", f"unix://{home}/docker.sock"]
         init = [*docker, "swarm", "init", "--advertise-addr", ADDRESS, "--listen-addr", ADDRESS]

@@ -294,6 +294,22 @@ async def test_nulls_are_zero_values_and_unknown_fields_are_ignored(swarm: Door)
     assert (await fetch(swarm, "web"))["Spec"]["Labels"] == {}
 
 
+async def test_case_does_not_matter_in_field_names_but_in_keys_of_maps(swarm: Door) -> None:
+    document = {
+        "name": "web",
+        "labels": {"Key": "1", "key": "2"},
+        "TASKTEMPLATE": {"containerspec": {"IMAGE": "alpine", "mounts": [{"target": "/x", "SOURCE": "v"}]}},
+        "Mode": {"replicated": {"REPLICAS": 3}},
+        "endpointSpec": {"ports": [{"targetport": 80}]},
+    }
+    await created(swarm, document)
+    spec = (await fetch(swarm, "web"))["Spec"]
+    assert spec["Labels"] == {"Key": "1", "key": "2"}
+    assert spec["Mode"] == {"Replicated": {"Replicas": 3}}
+    assert spec["TaskTemplate"]["ContainerSpec"]["Mounts"] == [{"Type": "bind", "Source": "v", "Target": "/x"}]
+    assert spec["EndpointSpec"]["Ports"][0]["TargetPort"] == 80
+
+
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 

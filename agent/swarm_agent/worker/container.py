@@ -95,7 +95,7 @@ def engine_network(name: str, addresses: Sequence[str]) -> EngineNetwork:
 
 
 def on_cluster(network: Network) -> bool:
-    """True for overlays, which the cluster makes; others (host, bridge, macvlan) are each engine's own, used by name."""
+    """True for overlays, which the cluster makes; others (host, bridge, macvlan) are each engine's own, by name."""
     driver = network.spec.driver_configuration
     own = network.spec.labels.get(PREDEFINED_LABEL) == "true"
     return not own and (driver is None or driver.name in ("", "overlay"))

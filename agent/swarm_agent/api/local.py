@@ -191,7 +191,7 @@ class LocalApi:
         manager = self._node.manager()
         if request.method == "POST" and _SERVICE_CHANGE.fullmatch(request.path):
             request = await self._resolve_host_networks(manager, request)
-        if request.method != "GET" and not manager.is_leader and self._forward is not None and manager.leader_addr:
+        if request.method != "GET" and not manager.is_leader and self._forward is not None:
             return await self._forward(manager.leader_addr, request)
         return await ClusterApi(manager.store).handle(request)
 

@@ -34,6 +34,10 @@ class RemoteError(ClusterError):
         super().__init__(message)
 
 
+class Unreachable(Unavailable):
+    """No connection could be made, so nothing has been asked: trying another manager is safe."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """A new member's papers."""
@@ -89,21 +93,33 @@ async def _fetch_root(remote: str, token: JoinToken) -> str:
 
 
 async def call(
-    method: str, remote: str, path: str, context: ssl.SSLContext, body: bytes | None = None
+    method: str,
+    remote: str,
+    path: str,
+    context: ssl.SSLContext,
+    body: bytes | None = None,
+    *,
+    connect_timeout: float = CONNECT_TIMEOUT,
 ) -> tuple[int, bytes]:
-    """One request to a manager: status and body. Raises Unavailable, in gRPC's words, when it cannot be reached."""
-    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+    """One request to a manager: status and body. Raises Unreachable or Unavailable, in gRPC's words."""
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=connect_timeout)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.request(method, f"https://{remote}{path}", data=body, ssl=context) as response,
         ):
             return response.status, await response.read()
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise Unreachable(_dialing(remote, error)) from None
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise Unavailable(
-            "rpc error: code = Unavailable desc = connection error: desc = "
-            f'"transport: Error while dialing: dial tcp {remote}: {_reason(error)}"'
-        ) from None
+        raise Unavailable(_dialing(remote, error)) from None
+
+
+def _dialing(remote: str, error: BaseException) -> str:
+    return (
+        "rpc error: code = Unavailable desc = connection error: desc = "
+        f'"transport: Error while dialing: dial tcp {remote}: {_reason(error)}"'
+    )
 
 
 def _reason(error: BaseException) -> str:

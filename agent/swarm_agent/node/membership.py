@@ -93,7 +93,7 @@ class Membership:
             endpoints=self.data_plane,
             report=self.session.report,
         )
-        self.leader = LeaderClient(self.certificates, lambda: [peer.addr for peer in self.session.managers])
+        self.leader = LeaderClient(self.certificates, self._likely_leaders)
         self.manager: ManagerRole | None = self._manager_role() if state.role == "manager" else None
         self._joined_raft = False
         self._role_wake = asyncio.Event()
@@ -106,6 +106,11 @@ class Membership:
     def node(self) -> Node:
         """This node's object as the leader last sent it."""
         return self._node
+
+    def _likely_leaders(self) -> list[str]:
+        """Addresses of managers, the one that raft takes for the leader first."""
+        known = self.manager.leader_addr if self.manager is not None else ""
+        return [*([known] if known else []), *(peer.addr for peer in self.session.managers)]
 
     def _manager_role(self) -> ManagerRole:
         role = ManagerRole(

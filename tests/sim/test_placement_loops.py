@@ -140,8 +140,9 @@ class World:
                     nodes = (view.get(Node, new.node_id), before.get(new.node_id))
                     assert any(is_available(node) for node in nodes)
                 if new.status.state is TaskState.PENDING and old.status.state is TaskState.NEW:
-                    services = [view.get(Service, new.service_id), before.get(new.service_id)]
-                    assert any(each is not None and each.endpoint == (new.endpoint or Endpoint()) for each in services)
+                    service = view.get(Service, new.service_id)
+                    # If the service was removed by the same entry, nothing is left to compare with.
+                    assert service is None or service.endpoint == (new.endpoint or Endpoint())
                     for attachment in new.networks_attachments:
                         id_ = attachment.network.id
                         assert attachment.network in (view.get(Network, id_), before.get(id_))
@@ -326,7 +327,7 @@ class World:
         return placement is None or not placement.max_replicas or len(active) < placement.max_replicas
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_loops_keep_all_rules_among_other_writers_and_finish_when_it_is_quiet(seed: int) -> None:
     async def main() -> None:
         world = World(seed)

@@ -71,6 +71,13 @@ class Rules:
         crowded = [slot for slot, count in wanted.items() if count > (2 if order is Order.START_FIRST else 1)]
         assert not crowded, f"slots {crowded} of {service.id[:4]} have more than may run"
         assert all(count <= most for count in slots.values()), f"a slot of {service.id[:4]} is crowded: {slots}"
+        if created:
+            rising = Counter(
+                task.node_id if mode.is_per_node else task.slot for task in live if task.status.state is not S.RUNNING
+            )
+            assert all(count == 1 for count in rising.values()), (
+                f"several come up in slots {rising} of {service.id[:4]}"
+            )
         if created and mode is Mode.REPLICATED:
             replicas = (service.spec.mode.replicated.replicas if service.spec.mode.replicated else 1) or 0
             assert len(slots) <= replicas, f"{len(slots)} slots of {service.id[:4]}, {replicas} wanted"
@@ -129,8 +136,9 @@ class Rules:
 
 
 def check_converged(world: World) -> str:
-    """Empty when everything is as declared; otherwise what is not."""
+    """Empty when everything is as declared on the nodes that are up; otherwise what is not."""
     view = world.store.view()
+    up = {node.id for node in view.all(Node) if node.status.state != "down"}
     for service in view.all(Service):
         tasks = [task for task in view.find(Task, service_id=service.id) if task.desired_state is not S.REMOVE]
         live = [task for task in tasks if is_live(task)]
@@ -145,7 +153,7 @@ def check_converged(world: World) -> str:
             continue
         if mode is Mode.GLOBAL:
             where = sorted(task.node_id for task in live)
-            if where != sorted(node.id for node in view.all(Node)):
+            if where != sorted(up):
                 return f"{service.id[:4]} is on {where}"
         else:
             replicas = (service.spec.mode.replicated.replicas if service.spec.mode.replicated else 1) or 0
@@ -153,19 +161,19 @@ def check_converged(world: World) -> str:
                 return f"{service.id[:4]} has {len(live)} tasks, {replicas} wanted"
         image = service.spec.task_template.container_spec
         for task in live:
-            if task.status.state is not S.RUNNING or task.desired_state is not S.RUNNING:
+            if task.status.state is not S.RUNNING or task.desired_state is not S.RUNNING or task.node_id not in up:
                 return f"{task.id[:4]} does not run"
             if task.spec.container_spec != image or task.spec.force_update != service.spec.task_template.force_update:
                 return f"{task.id[:4]} is outdated"
         per_slot = Counter(task.node_id if mode is Mode.GLOBAL else task.slot for task in tasks)
         if any(count > 5 for count in per_slot.values()):
             return f"{service.id[:4]} keeps too much history: {per_slot}"
-    stopping = [task.id[:4] for task in view.all(Task) if not is_live(task) and not has_ended(task)]
+    stopping = [it.id[:4] for it in view.all(Task) if not is_live(it) and not has_ended(it) and it.node_id in up]
     if stopping:
         return f"tasks still stop: {stopping}"
-    known = {task.id for task in view.all(Task) if task.status.state is S.RUNNING}
-    there = {task_id for host in world.hosts.values() for task_id in host.containers}
+    known = {task.id for task in view.all(Task) if task.status.state is S.RUNNING and task.node_id in up}
+    there = {task_id for host in world.hosts.values() if host.node_id in up for task_id in host.containers}
     if known != there:
         return f"containers and tasks differ: {known ^ there}"
-    unknown = [task.id for task in view.all(Task) if view.get(Service, task.service_id) is None]
+    unknown = [it.id for it in view.all(Task) if view.get(Service, it.service_id) is None and it.node_id in up]
     return f"tasks without service: {unknown}" if unknown else ""

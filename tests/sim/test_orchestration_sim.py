@@ -7,12 +7,14 @@ SEEDS=N runs more; a failing seed is named by the test's parameter.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 from typing import Any
 
 import pytest
 
+from swarm_agent.manager import defaults, reaper, replicated, restart, update
 from swarm_agent.model.specs import (
     ContainerSpec,
     Global,
@@ -159,7 +161,7 @@ class Life:
 
     async def settle(self) -> None:
         """Everything heals, and the user wants something that works."""
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(5)
         for host in self.w.hosts.values():
             if not host.connected:
                 await host.heal()
@@ -180,53 +182,91 @@ class Life:
             await self.w.change(service, work)
 
 
+async def any_life(seed: int) -> None:
+    """All that may happen, then peace: the declared state has to come about, also without one of the nodes, and then
+    nothing more."""
+    async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
+        life = Life(w, seed)
+        w.checks.append(Rules(w).check)
+        await life.new_service()
+        await life.live(60)
+        await life.settle()
+        await w.until(lambda: check_converged(w) == "", 400)
+        await life.rng.choice(list(w.hosts.values())).power_off()
+        await w.until(lambda: check_converged(w) == "", 5)
+        await asyncio.sleep(5)
+        index = w.store.view().index
+        await asyncio.sleep(600)
+        assert w.store.view().index == index, "the loops never come to rest"
+        assert check_converged(w) == ""
+
+
+async def only_updates(seed: int) -> None:
+    """Only good updates, also cutting each other short, under changing leaders: nothing may be missing for longer than
+    it must."""
+    rng = random.Random(seed)
+    async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
+        order = rng.choice(("stop-first", "start-first"))
+        replicas = rng.randint(1, 8)
+        config = replace(random_update(rng, order), failure_action="pause")
+        # The same parallelism both ways, or the bound would change in the middle.
+        back = replace(random_update(rng, order), failure_action="pause", parallelism=config.parallelism)
+        service = await w.create("good", replicas, update_config=config, rollback_config=back)
+        await w.until(lambda: len(w.running(service)) == replicas)
+        w.checks.append(Rules(w, calm=True).check)
+        for step in range(12):
+            await asyncio.sleep(rng.choice((0.1, 1, 5, 20)))
+            match rng.randrange(5):
+                case 0:
+                    await w.depose()
+                    await asyncio.sleep(rng.choice((0, 2)))
+                    await w.lead()
+                case 1:
+                    if w.service(service).previous_spec is not None:
+                        await w.roll_back(service)
+                case _:
+                    await w.set_image(service, rng.choice((f"good:{step}", "slow:2", "slow:1")))
+        await w.until(lambda: check_converged(w) == "", 400)
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_any_life_ends_in_the_declared_state(seed: int) -> None:
-    async def main() -> None:
-        async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
-            life = Life(w, seed)
-            w.checks.append(Rules(w).check)
-            await life.new_service()
-            await life.live(60)
-            await life.settle()
-            await w.until(lambda: check_converged(w) == "", 400)
-            # and then nothing more happens
-            await asyncio.sleep(5)
-            index = w.store.view().index
-            await asyncio.sleep(600)
-            assert w.store.view().index == index, "the loops never come to rest"
-            assert check_converged(w) == ""
-
-    run(main())
+    run(any_life(seed))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_updates_alone_never_take_more_than_their_order_allows(seed: int) -> None:
-    """Only good updates, also cutting each other short, under changing leaders."""
+    run(only_updates(seed))
 
-    async def main() -> None:
-        rng = random.Random(seed)
-        async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
-            order = rng.choice(("stop-first", "start-first"))
-            replicas = rng.randint(1, 8)
-            config = replace(random_update(rng, order), failure_action="pause")
-            # The same parallelism both ways, or the bound would change in the middle.
-            back = replace(random_update(rng, order), failure_action="pause", parallelism=config.parallelism)
-            service = await w.create("good", replicas, update_config=config, rollback_config=back)
-            await w.until(lambda: len(w.running(service)) == replicas)
-            w.checks.append(Rules(w, calm=True).check)
-            for step in range(12):
-                await asyncio.sleep(rng.choice((0.1, 1, 5, 20)))
-                match rng.randrange(5):
-                    case 0:
-                        await w.depose()
-                        await asyncio.sleep(rng.choice((0, 2)))
-                        await w.lead()
-                    case 1:
-                        if w.service(service).previous_spec is not None:
-                            await w.roll_back(service)
-                    case _:
-                        await w.set_image(service, rng.choice((f"good:{step}", "slow:2", "slow:1")))
-            await w.until(lambda: check_converged(w) == "", 400)
 
-    run(main())
+# --- the rules can fail: planted bugs are found ---------------------------------------------------------------------
+
+
+def too_parallel(service: Any, *, rollback: bool = False) -> Any:
+    config = defaults.update_config(service, rollback=rollback)
+    return dataclasses.replace(config, parallelism=config.parallelism and config.parallelism + 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "bug", "scene"),
+    [
+        (update, "update_config", too_parallel, only_updates),
+        (update, "_idle_since", lambda draft, *_: draft.now, only_updates),
+        (update, "_comes_up", lambda _: False, only_updates),
+        (restart, "_still_stops", lambda *_: False, only_updates),
+        (restart, "_shed", lambda *_: None, any_life),
+        (restart, "_others", lambda *_: [], any_life),
+        (restart, "node_is_lost", lambda _: False, any_life),
+        (replicated, "victims", lambda slots, count: list(slots)[: count - 1], any_life),
+        (reaper, "was_assigned", lambda _: False, any_life),
+        (reaper, "history_limit", lambda *_: 6, any_life),
+    ],
+)
+def test_a_planted_bug_is_found(where: Any, name: str, bug: Any, scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(where, name, bug)
+    for seed in range(60):
+        try:
+            run(scene(seed))
+        except AssertionError:
+            return
+    pytest.fail(f"nobody noticed that {name} is wrong")

@@ -2,7 +2,8 @@
 
     ip netns add scale; ip netns exec scale python tests/bench/network_scale.py [SERVICES] [TASKS]; ip netns del scale
 
-Everything is real but the packets: one network, `SERVICES` services with a VIP and a published port, tasks on three hosts.
+Everything is real but the packets: one network, `SERVICES` services with a VIP and a published port, tasks on three
+hosts.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import asyncio
 import ipaddress
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "agent"), str(Path(__file__).parents[1] / "lab")]
 
-from network_host import BridgeMaker
+from network_host import BridgeMaker  # noqa: E402
 
-from swarm_agent.model.addresses import mac_of
-from swarm_agent.model.objects import Network, NetworkDriverState
-from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
-from swarm_agent.model.specs import NetworkSpec
-from swarm_agent.network import NetworkManager, NetworkTables
-from swarm_agent.network.iptables import IptablesBalancer
-from swarm_agent.network.plan import plan
-from swarm_agent.network.tables import VNI_OPTION, HostFacts
+from swarm_agent.model.addresses import mac_of  # noqa: E402
+from swarm_agent.model.objects import Network, NetworkDriverState  # noqa: E402
+from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow  # noqa: E402
+from swarm_agent.model.specs import NetworkSpec  # noqa: E402
+from swarm_agent.network import NetworkManager, NetworkTables  # noqa: E402
+from swarm_agent.network.iptables import IptablesBalancer  # noqa: E402
+from swarm_agent.network.plan import plan  # noqa: E402
+from swarm_agent.network.tables import VNI_OPTION, HostFacts  # noqa: E402
 
 HOSTS = {"n1": "10.99.0.1", "n2": "10.99.0.2", "n3": "10.99.0.3"}
 NETWORK = Network(
@@ -74,9 +76,13 @@ async def main(services: int = 1000, tasks: int = 10) -> None:
     started = timed(f"plan, {services} services x {tasks} tasks", started)
     plan(full, facts, IptablesBalancer())
     timed("plan again", started)
-    print(f"rules {sum(map(len, state.chains.values()))}, forwarding entries {len(state.fdb)}, routes {len(state.routes)}")
+    print(
+        f"rules {sum(map(len, state.chains.values()))}, forwarding entries {len(state.fdb)}, routes {len(state.routes)}"
+    )
 
-    manager = NetworkManager(node_id="n1", underlay="10.99.0.1", engine=BridgeMaker())
+    manager = NetworkManager(
+        node_id="n1", underlay="10.99.0.1", engine=BridgeMaker(Path(tempfile.mkdtemp()) / "networks")
+    )
     await manager.start()
     started = time.perf_counter()
     assert await manager.wait_applied(manager.update(full), 300), manager.failures

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -141,6 +143,7 @@ class Bed:
 
     def __init__(self, hosts: int = 3) -> None:
         self.prefix = "swt-"
+        self.folder = tempfile.mkdtemp(prefix="swt")
         self.rows: list[tuple[str, EndpointRow]] = []
         self.containers: dict[str, Host] = {}  # the host of each
         self._processes: list[subprocess.Popen[str]] = []
@@ -171,17 +174,10 @@ class Bed:
 
     def _host(self, number: int) -> Host:
         name, address = f"h{number}", f"10.99.0.{number}"
-        namespace = self._machine(name, address)
+        self._machine(name, address)
         # Like a host with Docker's firewall: nothing is forwarded that no rule accepts.
         self._in(name, "sysctl -qw net.ipv4.ip_forward=1", "iptables -P FORWARD DROP")
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, sys.executable, str(HERE / "network_host.py"), name, address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"PYTHONPATH": str(ROOT / "agent"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-        self._processes.append(process)
+        process = self._agent(name, address)
         own = {network: f"{prefix}.{10 + number}/24" for network, prefix in self.SUBNETS.items()}
         return Host(self, name, address, process, own)
 
@@ -201,12 +197,38 @@ class Bed:
         self.rows.clear()
         self.update()
 
+    def _agent(self, name: str, address: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [
+                *f"ip netns exec {self.prefix}{name}".split(),
+                sys.executable,
+                str(HERE / "network_host.py"),
+                name,
+                address,
+                "",
+                f"{self.folder}/{name}",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": str(ROOT / "agent"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+        self._processes.append(process)
+        return process
+
+    def restart_agent(self, host: Host) -> None:
+        """Kill a host's NetworkManager and start a new one."""
+        host.process.kill()
+        host.process.wait()
+        host.process = self._agent(host.name, host.address)
+
     def close(self) -> None:
         self._processes += self._servers
         for process in self._processes:
             process.kill()
             process.wait()
         self._sweep()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- the cluster's side ---------------------------------------------------------------------------------------
 

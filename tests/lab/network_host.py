@@ -13,6 +13,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 
@@ -23,8 +24,11 @@ from swarm_agent.network.state import EngineNetwork
 class BridgeMaker:
     """Engine networks without an engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path  # an engine knows its networks after a restart of the agent
         self._networks: dict[str, EngineNetwork] = {}
+        if path.exists():
+            self._networks = msgspec.json.decode(path.read_bytes(), type=dict[str, EngineNetwork])
 
     async def list(self) -> dict[str, EngineNetwork]:
         return dict(self._networks)
@@ -40,10 +44,12 @@ class BridgeMaker:
         ):
             await asyncio.to_thread(subprocess.run, command.split(), check=True)
         self._networks[network.network_id] = network
+        self._path.write_bytes(msgspec.json.encode(self._networks))
         return replace(network)
 
-    async def remove(self, network: EngineNetwork) -> None:
+    async def remove(self, network: EngineNetwork, force: bool) -> None:
         self._networks.pop(network.network_id, None)
+        self._path.write_bytes(msgspec.json.encode(self._networks))
         for rule in firewall(network):
             await asyncio.to_thread(subprocess.run, ["iptables", *rule.format("-D").split()], check=True)
         await asyncio.to_thread(subprocess.run, ["ip", "link", "del", network.bridge], check=True)
@@ -60,9 +66,15 @@ def firewall(network: EngineNetwork) -> list[str]:
     ]
 
 
-async def main(node_id: str, underlay: str, engine_socket: str = "") -> None:
-    engine = None if engine_socket else BridgeMaker()
-    manager = NetworkManager(node_id=node_id, underlay=underlay, engine=engine, engine_socket=engine_socket)
+async def main(node_id: str, underlay: str, engine_socket: str = "", memory: str = "") -> None:
+    engine = None if engine_socket else BridgeMaker(Path(f"{memory}.networks"))
+    manager = NetworkManager(
+        node_id=node_id,
+        underlay=underlay,
+        engine=engine,
+        engine_socket=engine_socket,
+        memory=Path(memory) if memory else None,
+    )
     await manager.start()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):

@@ -346,6 +346,25 @@ def test_a_deleted_bridge_is_made_anew_with_its_containers(bed: Bed, remote: Con
     assert "swb-ingress" in bed.hosts[1].run("ip link show c2-0")
 
 
+def test_a_restarted_agent_disturbs_nothing_while_it_hears_of_others(bed: Bed, remote: Container) -> None:
+    bed.container(bed.hosts[0], "c1", 21)
+    bed.rows.append(("h1", bed.row("c1", 21)))
+    bed.update()
+    first = bed.hosts[0]
+    before = first.run("ip -o link show swmesh").split(":")[0]
+    bed.restart_agent(first)
+    everything, bed.rows = bed.rows, [item for item in bed.rows if item[0] == "h1"]
+    bed.update(hosts=[first], alive=[first])  # all that a fresh agent knows: itself
+    answers = set(call(bed, bed.client, first.address, count=20))
+    assert answers == {"c1 10.99.0.100", "c2 10.99.0.100"}
+    assert first.run("ip -o link show swmesh").split(":")[0] == before  # the same link, not a new one
+    bed.rows = everything
+    bed.update()
+    bed.rows = [item for item in everything if item[0] == "h1"]
+    bed.update()  # h2 was heard and has no task now
+    assert set(call(bed, bed.client, first.address, count=10)) == {"c1 10.99.0.100"}
+
+
 def test_removal_leaves_a_host_as_it_was_found() -> None:
     bed = Bed(hosts=2)
     try:

@@ -56,7 +56,8 @@ def network_operations(there: KernelState, wanted: KernelState) -> tuple[list[Op
     """(creations, removals) of engine networks.
 
     Making a network anew cuts its containers off, so it is done only where they could not work anyway: wrong subnet,
-    gateway, bridge or isolation. Name, MTU and range are chosen when a network is made and then left alone.
+    gateway, bridge or isolation. Name, MTU and range are chosen when a network is made and then left alone. Removing
+    one waits for its containers to go, except when this host leaves its cluster.
     """
     creations: list[Operation] = []
     for network_id, network in wanted.networks.items():
@@ -64,9 +65,10 @@ def network_operations(there: KernelState, wanted: KernelState) -> tuple[list[Op
         if present is None:
             creations.append(CreateNetwork(network))
         elif replace(present, name=network.name, mtu=network.mtu, ip_range=network.ip_range) != network:
-            creations += [RemoveNetwork(present), CreateNetwork(network)]
+            creations += [RemoveNetwork(present, force=True), CreateNetwork(network)]
+    leaves = not wanted.vxlans  # in a cluster there is always the mesh tunnel
     removals: list[Operation] = [
-        RemoveNetwork(there.networks[network_id]) for network_id in gone(there.networks, wanted.networks)
+        RemoveNetwork(there.networks[network_id], force=leaves) for network_id in gone(there.networks, wanted.networks)
     ]
     return creations, removals
 

@@ -68,14 +68,19 @@ class EngineNetworks:
         self._ids[network.network_id] = (await self._call("POST", "/networks/create", request))["Id"]
         return replace(network, name=name)
 
-    async def remove(self, network: EngineNetwork) -> None:
-        """Remove the network; containers that are still on it are taken off first. Gone already is fine."""
+    async def remove(self, network: EngineNetwork, force: bool) -> None:
+        """Remove the network. With `force` containers that are on it are taken off; without, it is left while there
+        are any (EngineRefused). Gone already is fine.
+        """
         engine_id = self._ids.get(network.network_id)
         if engine_id is None:
             return
         try:
             details = await self._call("GET", f"/networks/{engine_id}")
-            for container in details.get("Containers") or {}:
+            containers = details.get("Containers") or {}
+            if containers and not force:
+                raise EngineRefused(403, f"network {network.name} stays while {len(containers)} containers are on it")
+            for container in containers:
                 await self._call("POST", f"/networks/{engine_id}/disconnect", {"Container": container, "Force": True})
             await self._call("DELETE", f"/networks/{engine_id}")
         except EngineRefused as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Protocol
 
 from . import conntrack, netlink
@@ -26,6 +27,7 @@ from .drain import Draining, OwnedRow, advance, stale_connections
 from .engine import EngineNetworks, EngineRefused, EngineUnavailable
 from .frontends import Balancer
 from .iptables import IptablesBalancer
+from .memory import SETTLE, is_settled, load, save, with_memory
 from .netlink import Failure
 from .plan import plan
 from .state import AddLink, CreateNetwork, EngineNetwork, KernelState, Operation, RemoveNetwork, Restore, SetBridge
@@ -48,7 +50,7 @@ class NetworkEngine(Protocol):
 
     async def create(self, network: EngineNetwork) -> EngineNetwork: ...
 
-    async def remove(self, network: EngineNetwork) -> None: ...
+    async def remove(self, network: EngineNetwork, force: bool) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -66,9 +68,17 @@ class NetworkManager:
         engine: NetworkEngine | None = None,
         balancer: Balancer | None = None,
         on_applied: Callable[[int], None] | None = None,
+        memory: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_applied(generation)` is called in the event loop each time a newer generation is in the kernel."""
+        """`on_applied(generation)` is called in the event loop each time a newer generation is in the kernel.
+
+        `memory`: a file below /run in which tables outlive a restart of the agent (memory.py).
+        """
+        self._memory = memory
+        self._remembered: NetworkTables | None = None
+        self._settle_until = 0.0
+        self._saved: NetworkTables | None = None
         self._facts = HostFacts(node_id, underlay, port=data_path_port)
         self._engine: NetworkEngine = engine or EngineNetworks(engine_socket)
         self._balancer: Balancer = balancer or IptablesBalancer()
@@ -107,6 +117,9 @@ class NetworkManager:
         """Begin to apply. Raises LookupError when no link has the underlay address."""
         mtu = await asyncio.to_thread(netlink.underlay_mtu, self._facts.underlay)
         self._facts = replace(self._facts, mtu=mtu)
+        if self._memory is not None:
+            self._remembered = await asyncio.to_thread(load, self._memory)
+            self._settle_until = self._clock() + SETTLE
         self._task = asyncio.create_task(self._run(), name="network")
 
     async def stop(self) -> None:
@@ -150,7 +163,10 @@ class NetworkManager:
 
     async def remove_all(self) -> None:
         """Take everything of ours off this host (it leaves the cluster); containers must be gone or are cut off."""
+        self._remembered = None
         generation = self.update(NetworkTables())
+        if self._memory is not None:
+            self._memory.unlink(missing_ok=True)
         if self._task is None:
             await self._round()
         elif not await self.wait_applied(generation, 20):
@@ -159,6 +175,7 @@ class NetworkManager:
     # --- rounds ------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        await self._wake.wait()  # without tables there is no telling what belongs here
         retry = RETRY_FIRST
         while True:
             try:
@@ -168,16 +185,35 @@ class NetworkManager:
                 self._kernel = None
                 failed = True
             retry = min(retry * 2, CHECK_PERIOD) if failed else RETRY_FIRST
-            delay = retry if failed else CHECK_PERIOD
-            leaving = self._draining.next_wake()
-            if leaving is not None:
-                delay = min(delay, max(0.0, leaving - self._clock()))
-            while not await self._woken(delay) and not failed and self._draining.next_wake() == leaving:
-                if leaving is not None and leaving <= self._clock():
-                    break
-                if not await self._quiet():
-                    self._kernel = None
-                    break
+            if failed:
+                await self._woken(retry)
+            else:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Return when there is something to do: new tables, a time that is over, something changed by others."""
+        due = self._due()
+        while not await self._woken(min(CHECK_PERIOD, max(0.0, due - self._clock()))):
+            if due <= self._clock():
+                return
+            if not await self._quiet():
+                self._kernel = None
+                return
+
+    def _due(self) -> float:
+        """When a round is due though nothing changed: a leaving row's time is over, or the settling."""
+        leaving = self._draining.next_wake()
+        settled = self._settle_until if self._remembered is not None else None
+        return min((moment for moment in (leaving, settled) if moment is not None), default=float("inf"))
+
+    def _completed(self, tables: NetworkTables) -> NetworkTables:
+        """The tables, with what is remembered of hosts that a fresh agent has not heard yet."""
+        if self._remembered is None:
+            return tables
+        if self._clock() >= self._settle_until or is_settled(tables, self._remembered):
+            self._remembered = None
+            return tables
+        return with_memory(tables, self._remembered)
 
     async def _woken(self, delay: float) -> bool:
         """Wait for new tables; False when `delay` is over."""
@@ -208,7 +244,7 @@ class NetworkManager:
     async def _round(self) -> tuple[str, ...]:
         """Plan and apply once; returns what failed."""
         self._wake.clear()
-        generation, tables = self._generation, self._tables
+        generation, tables = self._generation, self._completed(self._tables)
         looking = self._kernel is None
         self._draining, rows = advance(self._draining, tables.endpoints, tables.hosts, self._clock())
         planned = await asyncio.to_thread(plan, replace(tables, endpoints=rows), self._facts, self._balancer)
@@ -222,6 +258,7 @@ class NetworkManager:
 
         failures = (*engine_failures, *map(str, kernel_failures), *stale_failures)
         self._planned_rows = rows
+        await self._save(tables)
         self._kernel = None if failures else wanted
         self._tell(operations, failures, planned.problems, repaired=looking and generation == self._applied)
         async with self._round_done:
@@ -237,6 +274,15 @@ class NetworkManager:
         if newly and self._on_applied is not None:
             self._on_applied(generation)
         return failures
+
+    async def _save(self, tables: NetworkTables) -> None:
+        if self._memory is None or tables is self._saved or not tables.networks:
+            return
+        try:
+            await asyncio.to_thread(save, self._memory, tables)
+            self._saved = tables
+        except OSError as error:
+            log.warning("network tables cannot be remembered in %s: %s", self._memory, error)
 
     async def _create_networks(self, wanted: KernelState, looking: bool) -> tuple[list[str], list[Operation]]:
         """Make missing engine networks; returns failures, and the removals that are due after the kernel's turn."""
@@ -258,8 +304,8 @@ class NetworkManager:
                 match operation:
                     case CreateNetwork(network):
                         self._networks[network.network_id] = await self._engine.create(network)
-                    case RemoveNetwork(network):
-                        await self._engine.remove(network)
+                    case RemoveNetwork(network, force):
+                        await self._engine.remove(network, force)
                         self._networks.pop(network.network_id, None)
             except (EngineUnavailable, EngineRefused) as error:
                 failures.append(str(error))

@@ -111,7 +111,10 @@ class CreateNetwork:
 
 @dataclass(frozen=True, slots=True)
 class RemoveNetwork:
+    """`force`: also when containers are on it, which are taken off; otherwise it waits until they are gone."""
+
     network: EngineNetwork
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

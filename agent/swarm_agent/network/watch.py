@@ -1,8 +1,8 @@
 """Notices cheaply that somebody else changed what is ours, so that looking at everything is done only then.
 
 The kernel tells of each change of links, addresses, neighbours, routes and rules to sockets that ask for it, and
-nftables (under iptables-nft) counts its changes. Our own changes are told as well, so each change of ours is followed by
-one look that finds all in order; telling them apart would need care at the very moment when others may interfere.
+nftables (under iptables-nft) counts its changes. Our own changes are told as well, so each change of ours is followed
+by one look that finds all in order; telling them apart would need care at the very moment when others may interfere.
 
 Blocking, but never for long; runs in a worker thread.
 """

@@ -86,7 +86,7 @@ class KernelModel:
                 self.networks[network.network_id] = network
                 address = f"{network.gateway}/{network.subnet.partition('/')[2]}"
                 self.bridges[network.bridge] = Bridge("aa:aa:aa:aa:aa:aa", address)
-            case RemoveNetwork(network):
+            case RemoveNetwork(network, _):
                 del self.networks[network.network_id]
                 self.bridges.pop(network.bridge, None)
                 for name, vxlan in self.vxlans.items():

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Cluster, Node, Service, Task
+from swarm_agent.model.objects import Cluster, Node, Service, Task, UpdateStatus
 from swarm_agent.model.states import TaskState
 from swarm_agent.model.times import rfc3339
 from swarm_agent.store.tx import Tx
@@ -116,9 +116,11 @@ class Draft:
         return len(self._created) + len(self._changed) + len(self._deleted)
 
     @property
-    def is_empty(self) -> bool:
-        """The plan changes nothing."""
-        return not self.size and self.service is self._read_service
+    def new_status(self) -> UpdateStatus | None:
+        """The state that this plan brings the service's update to, or None when it does not change it."""
+        before = self._read_service.update_status if self._read_service is not None else None
+        after = self.service.update_status if self.service is not None else None
+        return after if after is not before else None
 
     # --- writes ------------------------------------------------------------------------------------------------------
 

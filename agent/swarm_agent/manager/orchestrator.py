@@ -158,6 +158,8 @@ class Orchestrator:
             self._room[service_id] = room // 2
             self._services.mark(service_id)
             return
+        if draft.new_status is not None and draft.service is not None:
+            log.info("service %s (%s): %s", draft.service.spec.name, service_id, draft.new_status.message)
         if draft.service is None and not draft.tasks:
             self._memory.pop(service_id, None)
             self._room.pop(service_id, None)

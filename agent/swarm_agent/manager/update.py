@@ -3,9 +3,9 @@
 Level-triggered: each plan reads off the tasks how far the update is. A task made by a worker of an update carries the
 update's id (the time it started, `UpdateStatus.started_at`) in `Task.update`. So for each slot:
 
-    waiting    an outdated live task, and no task of this update       → start it when fewer than `parallelism` slots
-    are busy busy       this update's task has not come to run yet, or did so (or ended) less than `delay` ago done
-    otherwise
+    waiting   it has an outdated live task, and none of this update; it is started when less than `parallelism` are busy
+    busy      the task of this update has not come to run yet, or it did so, or ended, less than `delay` ago
+    done      otherwise
 
 stop-first: the new task is made with desired READY and the old one is told to stop; the restart supervisor lifts the
 new one when the old one is gone. start-first: the new task is wanted RUNNING at once; when it runs, the restart

@@ -1,5 +1,5 @@
-# Copyright: the cluster's authors
-# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: swarm.cluster contributors
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What all modules of the collection have in common."""
 
@@ -15,6 +15,23 @@ attributes:
   diff_mode:
     description: Returns what changed (or, in check mode, would change).
     support: full
+  idempotent:
+    description: Run twice, the second time changes nothing.
+    support: full
+  platform:
+    description: Where the module runs.
+    support: full
+    platforms: Linux
+options: {}
+"""
+    INFO = r"""
+attributes:
+  check_mode:
+    description: Can run in check mode; it changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Returns what changed; nothing ever does.
+    support: N/A
   idempotent:
     description: Run twice, the second time changes nothing.
     support: full

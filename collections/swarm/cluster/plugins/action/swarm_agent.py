@@ -1,5 +1,5 @@
-# Copyright: the cluster's authors
-# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: swarm.cluster contributors
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Brings the agent's archive to hosts that lack the version, and only to those: a first call asks, a second installs."""
 
@@ -14,16 +14,18 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = True
 
     def run(self, tmp=None, task_vars=None):
+        """Ask the module; when it needs the archive, copy it and call again."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         asked = self._execute_module(module_args=arguments, task_vars=task_vars)
         if asked.get("failed") or not asked.pop("needs_archive", False):
             return asked
         self._make_tmp_path()
-        source = self._connection._shell.join_path(self._connection._shell.tmpdir, "agent.tar.gz")
-        self._transfer_file(self._loader.get_real_file(arguments["archive"]), source)
-        arguments["_source"] = source
         try:
-            return self._execute_module(module_args=arguments, task_vars=task_vars)
+            folder = self._connection._shell.tmpdir
+            copy = self._connection._shell.join_path(folder, "agent.tar.gz")
+            self._transfer_file(self._loader.get_real_file(arguments["archive"]), copy)
+            self._fixup_perms2((folder, copy))
+            return self._execute_module(module_args={**arguments, "remote_archive": copy}, task_vars=task_vars)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)

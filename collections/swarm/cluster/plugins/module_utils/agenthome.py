@@ -1,0 +1,110 @@
+# Copyright: swarm.cluster contributors
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folder that holds the agent's versions: one folder a version, `current` links to the one that runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+
+COMMANDS = ("swarm-agent", "swarmctl")
+MARKER = ".complete"
+
+
+class Home:
+    """The agent's versions on this host. `module` is the AnsibleModule that runs commands and fails."""
+
+    def __init__(self, module, path, bin_path="/usr/local/bin"):
+        self.module = module
+        self.path = path
+        self.link = os.path.join(path, "current")
+        self.bin_path = bin_path
+
+    def current(self):
+        """Name of the version that `current` links to, "" when there is none."""
+        try:
+            return os.path.basename(os.readlink(self.link))
+        except OSError:
+            return ""
+
+    def has(self, version):
+        """True when the version is installed whole: its marker is written last."""
+        return os.path.exists(os.path.join(self.path, version, MARKER))
+
+    def install(self, version, archive):
+        """Make the version's virtual environment from its archive, without any package index."""
+        target = os.path.join(self.path, version)
+        os.makedirs(self.path, mode=0o755, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self.path) as wheels:
+            self._unpack(archive, wheels)
+            pip = [name for name in os.listdir(wheels) if name.startswith("pip-")]
+            if not pip:
+                self.module.fail_json(msg=f"{archive} holds no wheel of pip; build it anew with agent/package.py")
+            python = self.module.get_bin_path("python3", required=True)
+            self.module.run_command([python, "-m", "venv", "--without-pip", target], check_rc=True)
+            installer = [os.path.join(target, "bin", "python"), os.path.join(wheels, pip[0], "pip")]
+            options = ["--quiet", "--no-index", "--no-cache-dir", "--find-links", wheels]
+            self.module.run_command([*installer, "install", *options, "swarm-agent"], check_rc=True)
+        with open(os.path.join(target, MARKER), "w"):
+            pass
+
+    def _unpack(self, archive, folder):
+        """Wheels out of the archive: flat names only, whatever else it holds."""
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                if member.isfile() and os.path.basename(member.name) == member.name:
+                    with tar.extractfile(member) as source, open(os.path.join(folder, member.name), "wb") as target:
+                        shutil.copyfileobj(source, target)
+
+    def activate(self, version):
+        """Let `current` and the commands point to the version, each in one step."""
+        replace_link(version, self.link)
+        for command, target in self._commands():
+            replace_link(target, command)
+
+    def activated(self, version):
+        """True when all links point to the version."""
+        links = [(self.link, version), *self._commands()]
+        return all(os.path.islink(path) and os.readlink(path) == target for path, target in links)
+
+    def prune(self, keep):
+        """Remove versions that are neither in use nor among the newest `keep` others."""
+        names = [name for name in os.listdir(self.path) if name.startswith("swarm-agent-") and name != self.current()]
+        names.sort(key=lambda name: os.path.getmtime(os.path.join(self.path, name)), reverse=True)
+        for name in names[keep:]:
+            shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+
+    def _commands(self):
+        return [(os.path.join(self.bin_path, name), os.path.join(self.link, "bin", name)) for name in COMMANDS]
+
+
+def replace_link(target, path):
+    """Make `path` a link to `target` in one step."""
+    if os.path.islink(path) and os.readlink(path) == target:
+        return
+    temporary = f"{path}.new"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+
+
+def toml(settings):
+    """The text of a flat settings file. Raises ValueError for values that it cannot hold."""
+    lines = ["# Settings of the agent on this host. Written by the module swarm_agent."]
+    for key, value in sorted(settings.items()):
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        elif isinstance(value, (int, float)):
+            text = str(value)
+        elif isinstance(value, str):
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            text = f'"{escaped}"'
+        else:
+            raise ValueError(f"setting {key}: {value!r} is neither text, number nor boolean")
+        lines.append(f"{key} = {text}")
+    return "\n".join(lines) + "\n"

@@ -346,7 +346,7 @@ class Host:
                 self.send(SnapshotChunk(self.id, member, term, reader.meta, number, data, last))
             if outgoing.ended or self.core.leadership is None or self.core.term != term:
                 del self.outgoing[member]
-                self.core.snapshot_ended(member)
+                self.core.snapshot_ended(member, reader.meta.index if outgoing.delivered else 0)
 
     def _receive(self, chunk: SnapshotChunk) -> None:
         verdict = self.incoming.judge(chunk)

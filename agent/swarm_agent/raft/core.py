@@ -192,10 +192,10 @@ class Core:
         else:
             raise NotLeader(NOBODY)
 
-    def snapshot_ended(self, member: int) -> None:
-        """The sending of a snapshot to a member ended, well or not."""
+    def snapshot_ended(self, member: int, index: int) -> None:
+        """The sending of a snapshot to a member ended. `index`: what that stood for if it was received, else 0."""
         if self.leadership is not None:
-            self.leadership.snapshot_ended(member)
+            self.leadership.snapshot_ended(member, index)
 
     def install(self, meta: SnapshotMeta) -> bool:
         """A snapshot from the leader is complete and on disk: put it in place of the log. False: it is not needed."""

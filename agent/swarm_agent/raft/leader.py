@@ -70,6 +70,8 @@ class Leadership:
         self._departed: set[int] = set()
         self.start = core.log.last + 1
         self._sync_progress()
+        for progress in self.progress.values():
+            progress.active = False  # new members begin as active, those of the election have to be heard
 
     def begin(self) -> None:
         """Append the first entry of the term: only with it can older ones be committed."""
@@ -179,7 +181,6 @@ class Leadership:
         was_paused = progress.paused
         news = progress.accepted(reply.index)
         if progress.state is SendState.SNAPSHOT and reply.index + 1 >= core.log.first:
-            progress.snapshot = 0
             progress.become_probe()
         if news:
             if self._commit():
@@ -219,11 +220,11 @@ class Leadership:
         if progress is not None:
             progress.active = True
 
-    def snapshot_ended(self, member: int) -> None:
-        """The sending of a snapshot ended, well or not: find out what the member has."""
+    def snapshot_ended(self, member: int, index: int) -> None:
+        """The sending of a snapshot to a member ended: find out what it has, beginning at what it was given."""
         progress = self.progress.get(member)
         if progress is not None and progress.state is SendState.SNAPSHOT:
-            progress.become_probe()
+            progress.become_probe(index)
             self._send_append(member, empty=True)
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ class Leadership:
         if term is None:
             if not progress.active:
                 return False
-            progress.become_snapshot(core.log.applied)
+            progress.become_snapshot()
             core.want_snapshot(to)
             return False
         entries = [] if paused else core.log.slice(progress.next, core.log.last, core.max_append_bytes)

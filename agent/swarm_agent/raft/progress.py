@@ -41,7 +41,6 @@ class Progress:
     state: SendState = SendState.PROBE
     active: bool = False
     probing: bool = False
-    snapshot: int = 0
     inflight: deque[tuple[int, int]] = field(default_factory=deque)
     inflight_bytes: int = 0
 
@@ -93,21 +92,18 @@ class Progress:
         self.probing = False
         return True
 
-    def become_probe(self) -> None:
-        """Search anew where the logs agree."""
-        snapshot = self.snapshot if self.state is SendState.SNAPSHOT else 0
+    def become_probe(self, index: int = 0) -> None:
+        """Search anew where the logs agree; the member was given everything up to `index`."""
         self._enter(SendState.PROBE)
-        self.next = max(self.match, snapshot) + 1
+        self.next = max(self.match, index) + 1
 
-    def become_snapshot(self, index: int) -> None:
-        """Wait until the member has a snapshot that stands for `index`."""
+    def become_snapshot(self) -> None:
+        """Send no entries until the sending of a snapshot has ended."""
         self._enter(SendState.SNAPSHOT)
-        self.snapshot = index
 
     def _enter(self, state: SendState) -> None:
         self.state = state
         self.probing = False
-        self.snapshot = 0
         self.inflight.clear()
         self.inflight_bytes = 0
 

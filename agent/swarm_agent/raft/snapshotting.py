@@ -162,7 +162,7 @@ class SnapshotWork:
         finally:
             reader.close()
             del self._outgoing[member]
-            self._node.input(self._core.snapshot_ended, member)
+            self._node.input(self._core.snapshot_ended, member, reader.meta.index if outgoing.delivered else 0)
 
     async def _send_parts(self, member: int, reader: SnapshotReader, outgoing: Outgoing, wake: asyncio.Event) -> None:
         core, term = self._core, self._core.term

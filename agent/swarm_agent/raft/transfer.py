@@ -25,11 +25,12 @@ GIVE_UP_TICKS = 100
 class Outgoing:
     """One snapshot on its way to one member."""
 
-    __slots__ = ("_acknowledged", "_end", "_next", "_rewound", "_silent", "ended", "meta")
+    __slots__ = ("_acknowledged", "_end", "_next", "_rewound", "_silent", "delivered", "ended", "meta")
 
     def __init__(self, meta: SnapshotMeta) -> None:
         self.meta = meta
         self.ended = False
+        self.delivered = False
         self._acknowledged = 0
         self._next = 0
         self._end: int | None = None
@@ -55,7 +56,7 @@ class Outgoing:
         if reply.index != self.meta.index:
             return
         if reply.done:
-            self.ended = True
+            self.ended = self.delivered = True
         elif reply.next > self._acknowledged:
             self._acknowledged = reply.next
             self._next = max(self._next, reply.next)

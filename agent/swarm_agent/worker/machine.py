@@ -96,7 +96,8 @@ def _alive(facts: Facts) -> Decision:
     view = facts.container
     if view is None:
         return Decision(Step.REPORT, TaskState.FAILED, facts_message(facts), GONE)
-    if view.life is not Life.ENDED and facts.networked and not facts.announced:
+    starts = view.life is Life.CREATED or (view.life is Life.RUNNING and view.health is HealthState.STARTING)
+    if starts and facts.networked and not facts.announced:
         return Decision(Step.ANNOUNCE)
     if view.life is Life.CREATED:
         if facts.state is TaskState.STARTING:

@@ -196,9 +196,15 @@ class Runner:
                 await self._prepare(decision)
             case Step.START:
                 await self._start()
-            case Step.ANNOUNCE | Step.ACTIVATE:
+            case Step.ANNOUNCE:
+                # Not waited for: a host that is slow to hear of it must not delay the start. The call is made before
+                # the next step's calls, since every step that can follow first gives up its turn.
                 assert self.view is not None
-                row = endpoint_row(self.task, self.view, active=decision.step is Step.ACTIVATE)
+                self.row = endpoint_row(self.task, self.view, active=False)
+                self.host.spawn(self.host.endpoints.activate(self.row), f"announce {self.task.id}")
+            case Step.ACTIVATE:
+                assert self.view is not None
+                row = endpoint_row(self.task, self.view, active=True)
                 await self.host.endpoints.activate(row)
                 self.row = row
             case Step.WITHDRAW:

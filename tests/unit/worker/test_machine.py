@@ -40,6 +40,8 @@ def test_some_states_are_only_reported(state: TaskState, message: str) -> None:
         (Facts(S.STARTING, S.RUNNING, CREATED, networked=True), Step.ANNOUNCE),
         (Facts(S.STARTING, S.RUNNING, CREATED, networked=True, announced=True), Step.START),
         (Facts(S.STARTING, S.RUNNING, RUNNING), Step.ACTIVATE),
+        (Facts(S.STARTING, S.RUNNING, WAITING, networked=True), Step.ANNOUNCE),  # adopted while it gets healthy
+        (Facts(S.STARTING, S.RUNNING, RUNNING, networked=True), Step.ACTIVATE),
         (Facts(S.STARTING, S.RUNNING, WELL), Step.ACTIVATE),
         (Facts(S.STARTING, S.RUNNING, WAITING), Step.WAIT),
         (Facts(S.STARTING, S.RUNNING, SICK), Step.STOP_UNHEALTHY),

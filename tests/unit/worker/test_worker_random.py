@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Endpoint, Task, TaskStatus
+from swarm_agent.model.objects import Endpoint, Network, NetworkAttachment, Task, TaskStatus
 from swarm_agent.model.rows import EndpointRow
 from swarm_agent.model.session import Assignments, TaskStatusUpdate
 from swarm_agent.model.specs import ContainerSpec, TaskSpec
@@ -109,6 +109,7 @@ class Story:
             spec=TaskSpec(container_spec=ContainerSpec(image="x")),
             status=TaskStatus(state=S.ASSIGNED),
             desired_state=self.rng.choice((S.READY, S.RUNNING, S.RUNNING)),
+            networks_attachments=self.rng.choice(([], [NetworkAttachment(network=Network(id="net"))])),
             endpoint=Endpoint(),
         )
         self.put(task)

@@ -76,6 +76,8 @@ class StreamServer:
             self._count("streams_refused_malformed")
         except (OSError, EOFError, TimeoutError):
             self._count("streams_broken")
+        except asyncio.CancelledError:
+            pass  # close(): asyncio's protocol would report a cancelled handler as a failure
         finally:
             self._open.discard(task)
             writer.close()

@@ -37,11 +37,12 @@ class Timer:
 class Timers:
     """`now` is active time as of the last wake()."""
 
-    __slots__ = ("_heap", "_order", "_stall", "now", "offset")
+    __slots__ = ("_graced", "_heap", "_order", "_stall", "now", "offset")
 
     def __init__(self, now: float, stall: float) -> None:
         self._heap: list[Timer] = []
         self._order = 0
+        self._graced = False
         self._stall = stall
         self.offset = 0.0
         self.now = now
@@ -53,7 +54,10 @@ class Timers:
         if due is not None:
             late = clock - self.offset - due.at
             if late > self._stall:
-                self.offset += late
+                # A moment more, as our peers may have been paused with us and answer only now; but not twice in a row,
+                # or a process that is always late would never do anything.
+                self.offset += late + (0.0 if self._graced else self._stall)
+                self._graced = True
                 pause = late
         self.now = max(self.now, clock - self.offset)
         return pause
@@ -71,6 +75,7 @@ class Timers:
         """Run what is due now, in order; what those calls schedule for now runs too."""
         while (timer := self._peek()) is not None and timer.at <= self.now + ROUNDING:
             heapq.heappop(self._heap)
+            self._graced = False
             call, args = timer.call, timer.args
             timer.cancel()
             if call is not None:

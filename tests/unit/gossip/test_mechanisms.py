@@ -78,8 +78,26 @@ def test_a_pause_does_not_count_for_any_deadline() -> None:
     assert timers.wake(0.9) == 0
     assert timers.wake(61.0) == pytest.approx(60.0)
     timers.fire()
+    assert fired == [], "peers that were paused with us get a moment to answer"
+    assert timers.wake(61.21) == 0
+    timers.fire()
     assert fired == ["probe over"]
-    assert timers.next() == pytest.approx(63.0)
+    assert timers.next() == pytest.approx(63.2)
+
+
+def test_a_process_that_is_always_late_still_acts() -> None:
+    timers = Timers(0.0, stall=0.2)
+    fired: list[float] = []
+
+    def again() -> None:
+        fired.append(timers.now)
+        timers.after(0.1, again)
+
+    timers.after(0.1, again)
+    for turn in range(1, 21):
+        timers.wake(turn * 1.0)
+        timers.fire()
+    assert len(fired) == 10
 
 
 @pytest.mark.parametrize(

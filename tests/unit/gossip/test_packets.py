@@ -179,6 +179,16 @@ def node() -> Core:
     return core
 
 
+def test_a_packet_is_acted_upon_once() -> None:
+    core = node()
+    packet = sealer().seal(m.pack(m.begin(HEADER), [m.encode(m.Ping(1, "me"))]))
+    core.receive(0.1, ("10.0.0.1", 7946), packet)
+    assert core.take()
+    core.receive(0.2, ("10.0.0.1", 7946), packet)
+    assert core.take() == []
+    assert core.kernel.counters["refused_replayed"] == 1
+
+
 def picture(core: Core) -> tuple[object, ...]:
     members = [(member.id, member.state, member.incarnation) for member in core.members()]
     logs = [(log.owner, log.version, log.heard, sorted(log.entries)) for log in core.rows.logs()]

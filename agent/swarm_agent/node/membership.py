@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import logging
 import random
@@ -194,10 +195,9 @@ class Membership:
         renew_at = renewal_time(self.certificates.present.cert, self._rng)
         while True:
             left = (renew_at - datetime.datetime.now(datetime.UTC)).total_seconds()
-            try:
-                await asyncio.wait_for(self._role_wake.wait(), max(0.0, min(left, ROLE_CHECK)))
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, ROLE_CHECK))):
+                    await self._role_wake.wait()
             self._role_wake.clear()
             try:
                 if left <= 0:

@@ -139,26 +139,23 @@ class _Peer:
 
     async def _pump(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Send until the connection breaks. Reading is what notices that."""
-        reader = asyncio.create_task(self._drain(socket))
+        sender = asyncio.create_task(self._send_all(socket))
         try:
-            while not reader.done():
-                while self._queue:
-                    data = self._queue.popleft()
-                    self._queued -= len(data)
-                    await socket.send_bytes(data)
-                self._wake.clear()
-                waiter = asyncio.create_task(self._wake.wait())
-                await asyncio.wait((reader, waiter), return_when=asyncio.FIRST_COMPLETED)
-                waiter.cancel()
+            async for _ in socket:
+                pass
         finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
             await socket.close()
 
-    @staticmethod
-    async def _drain(socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for _ in socket:
-            pass
+    async def _send_all(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            while self._queue:
+                data = self._queue.popleft()
+                self._queued -= len(data)
+                await socket.send_bytes(data)
+            self._wake.clear()
+            await self._wake.wait()
 
     def _clear(self) -> None:
         self._queue.clear()

@@ -8,6 +8,7 @@ Level-triggered: each pass compares store and members and takes one step; raft a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,10 +119,9 @@ class RoleKeeper:
                 await self._pass()
             except ClusterError as error:
                 log.info("roles cannot be settled now: %s", error)
-            try:
-                await asyncio.wait_for(self._wake.wait(), PERIOD)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD):
+                    await self._wake.wait()
 
     async def _pass(self) -> None:
         wanted = plan(self._store.view().all(Node), self._raft.status())

@@ -8,6 +8,7 @@ successful session resets. The latest state of each task is kept and sent again 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import ssl
@@ -136,15 +137,13 @@ class SessionClient:
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
         async with aiohttp.ClientSession(timeout=timeout) as http:
             try:
-                socket = await asyncio.wait_for(
-                    http.ws_connect(
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    socket = await http.ws_connect(
                         f"wss://{address}/v1/session",
                         ssl=self._context(),
                         max_msg_size=MAX_MESSAGE,
                         heartbeat=PING_INTERVAL,
-                    ),
-                    CONNECT_TIMEOUT,
-                )
+                    )
             except aiohttp.WSServerHandshakeError as refusal:
                 if refusal.status == 421:
                     await self._ask_for_leader(http, address)
@@ -209,10 +208,9 @@ class SessionClient:
         loop = asyncio.get_running_loop()
         next_beat = loop.time() + self._interval
         while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), max(0.0, next_beat - loop.time()))
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_beat):
+                    await self._wake.wait()
             self._wake.clear()
             if self._new_description:
                 self._new_description = False

@@ -31,12 +31,13 @@ from typing import Any, Protocol, TypeVar
 
 from swarm_agent.model.errors import NoLeader
 
+from .boot import boot
+from .changes import moved, promoted, with_learner, without
 from .core import Core, Ready
 from .errors import (
     ChangeRefused,
     FatalError,
     InvariantBroken,
-    LeadershipLost,
     NotLeader,
     RequestTimeout,
 )
@@ -46,17 +47,15 @@ from .messages import (
     NOBODY,
     Entry,
     EntryKind,
-    HardState,
-    Member,
     Membership,
     Message,
     decode_message,
-    encode_membership,
     encode_message,
 )
 from .settings import MemberStatus, Settings, Status
 from .snapshotting import SnapshotWork, StateMachine
 from .storage import Loaded, Storage
+from .waiting import Waiting
 from .wal import Batch
 
 log = logging.getLogger(__name__)
@@ -113,11 +112,9 @@ class RaftNode:
         self._queue: deque[Ready] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._writing_since = 0.0
-        self._proposals: dict[int, tuple[int, asyncio.Future[int]]] = {}
+        self._waiting = Waiting(self._loop)
         # Ids of reads are never used again, not by the next incarnation either: old answers may still be under way.
         self._read_id = rng.getrandbits(60)
-        self._reads: dict[int, asyncio.Future[int]] = {}
-        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._on_leadership: list[Callable[[bool], None]] = []
         self._on_membership: list[Callable[[Membership], None]] = []
         self._entries_since_snapshot = 0
@@ -152,23 +149,10 @@ class RaftNode:
         files = OsFiles(directory) if isinstance(directory, str | os.PathLike) else directory
         storage = Storage(files, keys, member_id, settings.segment_size)
 
-        def load() -> tuple[Loaded, Any]:
-            loaded = storage.load()
-            if loaded.empty and bootstrap is not None:
-                first = Membership((Member(member_id, bootstrap),))
-                loaded.entries = [Entry(1, 1, EntryKind.MEMBERSHIP, encode_membership(first))]
-                loaded.hard_state = HardState(1, NOBODY, 1)
-                storage.bootstrap(loaded.entries, loaded.hard_state)
-            elif force_new_cluster and not loaded.empty:
-                _force_new_cluster(loaded, storage, member_id, bootstrap)
-            state = None
-            if loaded.reader is not None:
-                state = machine.load(loaded.reader.chunks())
-                loaded.reader.close()
-            return loaded, state
-
         try:
-            loaded, state = await asyncio.to_thread(load)
+            loaded, state = await asyncio.to_thread(
+                boot, storage, machine, member_id, bootstrap, force_new_cluster=force_new_cluster
+            )
         except BaseException:
             storage.close()
             raise
@@ -289,7 +273,7 @@ class RaftNode:
         while not self._stopping and (left := deadline - self._loop.time()) > 0:
             self._read_id += 1
             id_ = self._read_id
-            future = self._reads[id_] = self._loop.create_future()
+            future = self._waiting.for_read(id_)
             try:
                 self.input(self._core.read, id_)
                 index = await asyncio.wait_for(future, min(left, retry))
@@ -300,24 +284,20 @@ class RaftNode:
             except TimeoutError:
                 continue  # the question or the answer was lost, or the leader changed: ask anew
             finally:
-                del self._reads[id_]
+                self._waiting.forget_read(id_)
         raise NoLeader
 
     async def _proposed(self, append: Callable[[], int]) -> int:
         if self._stopping:
             raise NotLeader(NOBODY)
-        future: asyncio.Future[int] = self._loop.create_future()
-        index = append()
-        self._proposals[index] = (self._core.term, future)
+        future = self._waiting.for_entry(append(), self._core.term)
         self._pump()
         return await future
 
     async def _wait_applied(self, index: int, deadline: float) -> None:
         if self._core.log.applied >= index:
             return
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._applied_waiters.append((index, future))
-        await asyncio.wait_for(future, max(0.0, deadline - self._loop.time()))
+        await asyncio.wait_for(self._waiting.for_index(index), max(0.0, deadline - self._loop.time()))
 
     # --- members -----------------------------------------------------------------------------------------------------
 
@@ -326,7 +306,7 @@ class RaftNode:
 
         Ids must never be given twice: a member that lost its disk is a new one.
         """
-        return await self._change(lambda members: [*members, Member(member_id, address, False)], member_id, new=True)
+        return await self._change(lambda before: with_learner(before, member_id, address))
 
     async def promote(self, member_id: int, timeout: float = 20.0) -> int:
         """Make a learner a voter, once it has nearly the whole log: before that it would only endanger the quorum.
@@ -340,19 +320,15 @@ class RaftNode:
             if self._stopping or self._core.leadership is None:
                 raise NotLeader(self.leader_id)
             await self._change_or(deadline - self._loop.time())
-        return await self._change(
-            lambda members: [Member(m.id, m.address, True) if m.id == member_id else m for m in members], member_id
-        )
+        return await self._change(lambda before: promoted(before, member_id))
 
     async def remove(self, member_id: int) -> int:
         """Remove a member for good. Hand leadership over before removing oneself. Raises as `add_learner`."""
-        return await self._change(lambda members: [m for m in members if m.id != member_id], member_id)
+        return await self._change(lambda before: without(before, member_id))
 
     async def set_address(self, member_id: int, address: str) -> int:
         """A member can now be reached elsewhere. Raises as `add_learner`."""
-        return await self._change(
-            lambda members: [Member(m.id, address, m.voter) if m.id == member_id else m for m in members], member_id
-        )
+        return await self._change(lambda before: moved(before, member_id, address))
 
     async def transfer_leadership(self, to: int = NOBODY) -> None:
         """Hand leadership to a voter (the most complete one if not said) and return when another member leads.
@@ -375,15 +351,8 @@ class RaftNode:
                 raise RequestTimeout
             await self._change_or(left)
 
-    async def _change(self, edit: Callable[[list[Member]], list[Member]], member_id: int, *, new: bool = False) -> int:
-        members = list(self.membership.members)
-        known = self.membership.get(member_id) is not None
-        if new and known:
-            raise ChangeRefused(f"raft: member {member_id:x} is a member already")
-        if not new and not known:
-            raise ChangeRefused(f"raft: there is no member {member_id:x}")
-        wanted = Membership(tuple(sorted(edit(members), key=lambda member: member.id)))
-        return await self._proposed(lambda: self._core.propose_membership(wanted))
+    async def _change(self, edit: Callable[[Membership], Membership]) -> int:
+        return await self._proposed(lambda: self._core.propose_membership(edit(self.membership)))
 
     def _caught_up(self, member_id: int) -> bool:
         leadership = self._core.leadership
@@ -501,9 +470,7 @@ class RaftNode:
         if ready.committed:
             self._after_apply()
         for id_, index in ready.reads:
-            future = self._reads.get(id_)
-            if future is not None and not future.done():
-                future.set_result(index)
+            self._waiting.read_confirmed(id_, index)
         for member in ready.snapshots_wanted:
             self._snapshots.send_to(member)
         for reply in ready.snapshot_replies:
@@ -555,19 +522,10 @@ class RaftNode:
                 raise InvariantBroken(f"raft: entry {entry.index} could not be applied: {error!r}") from error
         self._entries_since_snapshot += 1
         self._bytes_since_snapshot += entry_size(entry)
-        waiting = self._proposals.pop(entry.index, None)
-        if waiting is not None and not waiting[1].done():
-            if waiting[0] == entry.term:
-                waiting[1].set_result(entry.index)
-            else:
-                waiting[1].set_exception(LeadershipLost())
+        self._waiting.entry_applied(entry)
 
     def _after_apply(self) -> None:
-        applied = self._core.log.applied
-        for index, future in self._applied_waiters:
-            if index <= applied and not future.done():
-                future.set_result(None)
-        self._applied_waiters = [(index, future) for index, future in self._applied_waiters if not future.done()]
+        self._waiting.index_reached(self._core.log.applied)
         settings = self.settings
         due = self._entries_since_snapshot >= settings.snapshot_interval
         if (due or self._bytes_since_snapshot >= settings.snapshot_bytes) and not self._snapshots.making:
@@ -582,8 +540,8 @@ class RaftNode:
             self._changed.set()
             if core.leader != NOBODY:
                 log.info("raft member %x follows leader %x in term %d", self.id, core.leader, core.term)
-        if core.leadership is None and self._proposals:
-            self._fail_proposals()
+        if core.leadership is None:
+            self._waiting.leadership_lost()
         if core.leads != self._led:
             log.info("raft member %x %s in term %d", self.id, "leads" if core.leads else "leads no more", core.term)
             self._tell_leadership(core.leads)
@@ -648,29 +606,11 @@ class RaftNode:
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        self._fail_proposals()
+        self._waiting.leadership_lost()
         self._changed.set()
         if self._led:
             self._tell_leadership(False)
 
-    def _fail_proposals(self) -> None:
-        proposals, self._proposals = self._proposals, {}
-        for _, future in proposals.values():
-            if not future.done():
-                future.set_exception(LeadershipLost())
-
 
 def _batch(ready: Ready) -> Batch:
     return Batch(ready.hard_state, ready.snapshot, tuple(ready.entries))
-
-
-def _force_new_cluster(loaded: Loaded, storage: Storage, member_id: int, address: str | None) -> None:
-    """Append a membership of this member alone. As its only voter it will commit it, and all before it."""
-    log_ = Log(loaded.snapshot, loaded.entries)
-    member = log_.membership.get(member_id)
-    alone = Membership((Member(member_id, address or (member.address if member is not None else "")),))
-    term = max(loaded.hard_state.term, log_.last_term) + 1
-    entry = Entry(log_.last + 1, term, EntryKind.MEMBERSHIP, encode_membership(alone))
-    loaded.hard_state = HardState(term, NOBODY, loaded.hard_state.commit)
-    loaded.entries = [*loaded.entries, entry]
-    storage.bootstrap([entry], loaded.hard_state)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -249,6 +250,34 @@ def say(process: subprocess.Popen[str], text: str | None) -> str:
         process.stdin.write(text + "\n")
         process.stdin.flush()
     return process.stdout.readline().strip()
+
+
+def test_no_connection_is_lost_while_endpoints_change(bed: Bed) -> None:
+    bed.container(bed.hosts[1], "c2", 22)
+    bed.container(bed.hosts[2], "c3", 23)
+    source = bed.container(bed.hosts[0], "d1", 61, ["net1"])
+    bed.container(bed.hosts[1], "d2", 62, ["net1"])
+    bed.container(bed.hosts[2], "d3", 63, ["net1"])
+
+    def rows(second: bool, third: bool) -> None:
+        bed.rows = [("h1", bed.row("d1", 61, ["net1"], ()))]
+        for host, number, active in (("h2", 2, second), ("h3", 3, third)):
+            bed.rows.append((host, bed.row(f"c{number}", 20 + number, active=active)))
+            bed.rows.append((host, bed.row(f"d{number}", 60 + number, ["net1"], (), {"net1": VIP}, active=active)))
+        bed.update()
+
+    rows(True, True)
+    with ThreadPoolExecutor() as pool:
+        port = pool.submit(call, bed, bed.client, "10.99.0.1", 8080, count=3000)
+        vip = pool.submit(call, bed, source, VIP, 80, count=3000)
+        changes = 0
+        while not (port.done() and vip.done()):
+            rows(changes % 3 != 0, changes % 3 != 1)
+            changes += 1
+        answers = [*port.result(), *vip.result()]
+    assert changes > 3
+    assert [answer for answer in answers if answer.startswith("error")] == []
+    assert {answer.split()[0] for answer in answers} == {"c2", "c3", "d2", "d3"}
 
 
 UDP_CLIENT = """

@@ -94,7 +94,7 @@ def wanted(state: NetworkTables) -> KernelState:
 ACCIDENTS = ["swmesh", "swb-alpha", "swb-ingress", "swv-alpha", "nat", "filter", ""]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(tables(), st.sampled_from(ACCIDENTS)), min_size=1, max_size=6))
 def test_step_by_step_ends_where_a_fresh_host_ends(steps: list[tuple[NetworkTables, str]]) -> None:
     host = KernelModel()
@@ -118,7 +118,7 @@ def without_host_settings(host: KernelModel) -> KernelState:
     return kept.state()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tables(), st.integers())
 def test_the_plan_does_not_depend_on_the_order_of_rows(state: NetworkTables, seed: int) -> None:
     rng = random.Random(seed)
@@ -132,7 +132,7 @@ def test_the_plan_does_not_depend_on_the_order_of_rows(state: NetworkTables, see
     assert wanted(shuffled) == wanted(state)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tables())
 def test_leaving_the_cluster_leaves_nothing(state: NetworkTables) -> None:
     host = KernelModel()

@@ -8,6 +8,7 @@ from swarm_agent.manager.defaults import Order, update_config
 from swarm_agent.manager.tasks import Mode, has_ended, is_live, mode_of
 from swarm_agent.model.objects import Node, Service, Task
 from swarm_agent.model.states import TaskState as S
+from swarm_agent.model.times import SECOND, parse_rfc3339
 from swarm_agent.store.view import Change
 
 from .orchestration_world import World
@@ -46,6 +47,7 @@ class Rules:
                 continue
             tasks = view.find(Task, service_id=service_id)
             self._check_slots(service, tasks, service_id in created)
+            self._check_pace(service, tasks)
             if mode_of(service) in (Mode.REPLICATED, Mode.GLOBAL):
                 self._check_parallelism(service, tasks)
             if self._calm:
@@ -90,6 +92,20 @@ class Rules:
             assert all(count <= placement.max_replicas for count in per_node.values()), (
                 f"too many on a node: {per_node}"
             )
+
+    def _check_pace(self, service: Service, tasks: list[Task]) -> None:
+        """A slot's task is replaced only when it had its turn: the delays of restarts add up."""
+        last: dict[int | str, Task] = {}
+        for task in sorted(tasks, key=lambda task: task.created_at):
+            if task.cause != "restart" or task.desired_state is S.REMOVE:
+                continue
+            slot = task.node_id if mode_of(service).is_per_node else task.slot
+            before = last.get(slot)
+            last[slot] = task
+            if before is None or before.spec_version != task.spec_version:
+                continue
+            early = parse_rfc3339(before.restart_after) - parse_rfc3339(task.created_at)
+            assert early <= 0, f"restart {early / SECOND} s too early in slot {slot} of {service.id[:4]}"
 
     def _check_parallelism(self, service: Service, tasks: list[Task]) -> None:
         status = service.update_status

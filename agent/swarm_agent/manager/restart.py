@@ -151,10 +151,33 @@ def _others(draft: Draft, task: Task, tasks: Iterable[Task]) -> list[Task]:
     return found
 
 
+def _is_covered(draft: Draft, task: Task, tasks: Iterable[Task]) -> bool:
+    """Another task takes this one's place, or will: one that failed while it was prepared is replaced after its
+    delay."""
+    if _others(draft, task, tasks):
+        return True
+    return any(
+        other.id != task.id
+        and is_live(other)
+        and is_waiting(other)
+        and bool(other.restart_after)
+        and has_ended(other)
+        and not _outdated(draft, other)
+        for other in draft.current(tasks)
+    )
+
+
 def _replace_ended(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:
     if _is_rolled_back(draft, task):
         return
-    needed = not _others(draft, task, tasks) and not _is_spare(draft, task, tasks)
+    needed = not _is_covered(draft, task, tasks) and not _is_spare(draft, task, tasks)
+    if needed and is_waiting(task) and task.restart_after:
+        # It failed while it was prepared (a missing image): the delay it was to wait for stands, or there would be
+        # none.
+        due = parse_rfc3339(task.restart_after)
+        if draft.now < due:
+            draft.wake_at(due)
+            return
     draft.desire(task, TaskState.SHUTDOWN)
     if not needed or not should_restart(task, tasks):
         return
@@ -193,7 +216,7 @@ def _outside(draft: Draft, task: Task, node: Node | None) -> bool:
 
 
 def _replace_lost(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:
-    needed = not _others(draft, task, tasks)
+    needed = not _is_covered(draft, task, tasks)
     draft.desire(task, TaskState.SHUTDOWN)
     if needed and not draft.mode.is_per_node and should_restart(task, tasks):
         _replacement(draft, task, Cause.NODE_LOST, 0)
@@ -214,7 +237,7 @@ def _leave_drained(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:
     )
     if not gently:
         draft.desire(task, TaskState.SHUTDOWN)
-        if not others and should_restart(task, tasks):
+        if not _is_covered(draft, task, tasks) and should_restart(task, tasks):
             _replacement(draft, task, Cause.DRAIN, 0)
         return
     if not others:

@@ -295,10 +295,8 @@ def _start(draft: Draft, tasks: list[Task], update_id: str, order: Order) -> Non
     ready = [task for task in tasks if is_live(task) and task not in outdated]
     stop_first = order is Order.STOP_FIRST
     if ready:
-        # Made from the present spec for another reason (a restart): it is taken over.
+        # Made from the present spec for another reason (a restart): it is taken over, and starts when it is its time.
         draft.change(ready[-1], update=update_id)
-        if not stop_first:
-            draft.desire(ready[-1], TaskState.RUNNING)
     else:
         draft.create(
             slot=tasks[-1].slot,

@@ -90,6 +90,19 @@ def test_a_failed_task_is_replaced_at_once_and_started_after_the_delay() -> None
     run(main())
 
 
+def test_tasks_that_fail_while_they_are_prepared_are_tried_again_at_the_pace_of_the_delay() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create("missing")
+            made: set[str] = set()
+            w.checks.append(lambda _: made.update(task.id for task in w.tasks(service)))
+            await asyncio.sleep(61)
+            assert 12 <= len(made) <= 14
+            assert len(w.tasks(service)) == 5
+
+    run(main())
+
+
 def test_a_slot_whose_attempts_are_used_up_stays_dead_until_the_next_update() -> None:
     async def main() -> None:
         async with world() as w:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import REJOIN, FatalError
 from .log import Log
 from .messages import NOBODY, Entry, EntryKind, HardState, Member, Membership, encode_membership
 from .snapshotting import StateMachine
@@ -27,6 +28,12 @@ def boot(
         return loaded, None
     try:
         return loaded, machine.load(loaded.reader.chunks())
+    except FatalError:
+        raise
+    except Exception as error:
+        raise FatalError(
+            f"the snapshot at index {loaded.snapshot.index} in {storage.path} cannot be loaded: {error}. {REJOIN}"
+        ) from error
     finally:
         loaded.reader.close()
 

@@ -77,6 +77,11 @@ class Storage:
         self._files.close()
 
     @property
+    def path(self) -> str:
+        """Where the files are, for messages."""
+        return self._files.path
+
+    @property
     def wal(self) -> Wal:
         """The log; only after `load`."""
         if self._wal is None:

@@ -13,6 +13,7 @@ from swarm_agent.raft.driver import RaftNode
 from swarm_agent.raft.errors import DiskFailed, FatalError, LeadershipLost, LogCorrupt, NotLeader
 from swarm_agent.raft.files import OsFiles
 from swarm_agent.raft.settings import Settings
+from swarm_agent.store.snapshot import SnapshotError
 from swarm_agent.store.store import Store
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -153,6 +154,22 @@ async def test_after_stop_nothing_is_accepted(tmp_path):
     with pytest.raises(NotLeader):
         await create(store, "late")
     assert node.leader_id == 0 and not node.is_leader
+
+
+async def test_a_snapshot_that_this_version_cannot_read_is_refused_with_words(tmp_path):
+    class Newer(Store):
+        def load(self, chunks):
+            raise SnapshotError("unknown kind 'volume'; made by a newer version?")
+
+    path = tmp_path / "raft"
+    node, store = await start(path, settings=Settings(tick=0.01, segment_size=8192, snapshot_interval=5))
+    await leading(node)
+    for n in range(10):
+        await create(store, f"s{n}")
+    await until(lambda: files(path, ".snap"))
+    await node.stop()
+    with pytest.raises(FatalError, match=r"cannot be loaded: unknown kind 'volume'.*join again"):
+        await RaftNode.start(path, 1, [KEY], Newer(), Nowhere(), rng=random.Random(1))
 
 
 class FailingFiles(OsFiles):

@@ -244,7 +244,7 @@ def _host_config(
     host = {key: value for key, value in host.items() if key in resources or value not in ("", [], {}, 0, False)}
     if spec.init is not None:
         host["Init"] = spec.init
-    driver = task.spec.log_driver
+    driver = task.spec.log_driver or task.log_driver  # the cluster's default
     if driver is not None and driver.name:
         host["LogConfig"] = {"Type": driver.name, "Config": driver.options}
     host["RestartPolicy"] = {"Name": "no"}  # the cluster restarts by a new task

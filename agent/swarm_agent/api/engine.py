@@ -5,7 +5,8 @@ Requests that are the engine's own do not come through here; splice.py carries t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from .message import Response
 from .versions import NEWEST, OLDEST, ApiVersion, parse_version, show
 
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
+ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=5)
 
 
 class EngineDown(ClusterError):
@@ -67,13 +69,9 @@ class EngineClient:
 
     async def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
         """The engine's answer, whatever its status. Raises EngineDown."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(self.socket, limit=0), timeout=TIMEOUT, auto_decompress=False
-            )
         headers = {"Content-Type": "application/json"} if body else {}
         try:
-            async with self._session.request(
+            async with self._client().request(
                 method, f"http://engine{path}", params=query, data=body or None, headers=headers
             ) as reply:
                 content = await reply.read()
@@ -93,6 +91,35 @@ class EngineClient:
         if reply.status != 200:
             raise EngineRefused(reply)
         return msgspec.json.decode(reply.body)
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """A stream of lines without an end of its own. The first item is empty: the engine has accepted the request.
+
+        Raises EngineDown and EngineRefused before it; afterwards an engine that goes away ends the stream.
+        """
+        try:
+            async with self._client().get(f"http://engine{path}", params=query, timeout=ENDLESS) as reply:
+                if reply.status != 200:
+                    content_type = reply.headers.get("Content-Type", "")
+                    body = await reply.read()
+                    raise EngineRefused(Response(status=reply.status, body=body, content_type=content_type))
+                self._remember(reply.headers)
+                yield b""
+                rest = b""
+                with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                    async for chunk in reply.content.iter_any():
+                        *complete, rest = (rest + chunk).split(b"\n")
+                        for line in complete:
+                            yield line + b"\n"
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineDown(self.socket, _reason(error)) from error
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(self.socket, limit=0), timeout=TIMEOUT, auto_decompress=False
+            )
+        return self._session
 
     def _remember(self, headers: Mapping[str, str]) -> None:
         version = parse_version(headers.get("Api-Version", ""))

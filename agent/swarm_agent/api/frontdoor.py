@@ -23,7 +23,7 @@ from . import http1
 from .engine import EngineDown
 from .http1 import Head, ProtocolError
 from .local import LocalApi
-from .message import Request, Response, decode_path, error_of, error_response, parse_query
+from .message import Request, Response, Stream, decode_path, error_of, error_response, parse_query
 from .splice import linger, splice
 from .versions import check_version, split_version
 
@@ -98,12 +98,15 @@ class FrontDoor:
             await _close_gently(reader, writer)
             return False
         response = await self._answer(head, asked, path, parse_query(target.query), body)
+        if isinstance(response, Stream):
+            await self._stream(head, reader, writer, response)
+            return False
         await self._send(writer, response, keep_alive=head.keep_alive, head_only=head.method == "HEAD")
         return head.keep_alive
 
     async def _answer(
         self, head: Head, asked: tuple[int, int] | None, path: str, query: dict[str, str], body: bytes
-    ) -> Response:
+    ) -> Response | Stream:
         try:
             version = check_version(asked, self._api.engine.identity.spoken)
         except BadRequest as error:
@@ -123,6 +126,38 @@ class FrontDoor:
         if head.expects_continue and (framing.chunked or framing.length <= http1.MAX_BODY):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await read_body(framing, reader)
+
+    async def _stream(
+        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream
+    ) -> None:
+        """Send an answer that goes on until it ends or the client leaves; the connection is closed after it."""
+        chunked = head.minor > 0
+        headers = {**self._api.engine.identity.headers(), "Connection": "close", "Content-Type": stream.content_type}
+        if chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        writer.write(http1.response_head(200, sorted(headers.items())))
+
+        async def send() -> None:
+            async for part in stream.parts:
+                if part:
+                    writer.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+                    await writer.drain()
+            if chunked:
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+
+        sending = asyncio.create_task(send(), name="stream")
+        leaving = asyncio.create_task(reader.read(1), name="stream-client")  # it has nothing to say but good-bye
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            results = await asyncio.gather(sending, leaving, return_exceptions=True)
+            await stream.parts.aclose()
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, ConnectionError):
+                raise result
 
     async def _send(
         self, writer: asyncio.StreamWriter, response: Response, *, keep_alive: bool, head_only: bool = False

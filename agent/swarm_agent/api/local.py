@@ -22,13 +22,15 @@ from swarm_agent.model.requests import InitRequest, JoinRequest, UnlockRequest
 from swarm_agent.model.specs import ServiceSpec
 from swarm_agent.network.names import NETWORK_LABEL
 
+from . import events
 from .cluster import ClusterApi
 from .context import read_json
 from .control_protocol import ManagerHandle, NodeControl
 from .engine import EngineClient, EngineDown, EngineRefused
+from .filters import parse_filters
 from .info import ping_word, swarm_section
 from .local_networks import LocalNetworks, overlay_of
-from .message import EMPTY, Request, Response, error_of, error_response, json_response
+from .message import EMPTY, Request, Response, Stream, error_of, error_response, json_response
 from .routes import match
 from .versions import NEWEST, adjust_init, adjust_service, parse_version, show
 
@@ -76,6 +78,8 @@ class LocalApi:
         name = _LOCAL.get((method, path))
         if name is not None:
             return name, ""
+        if (method, path) == ("GET", "/events") and self._node.is_manager:
+            return "events", ""
         # Outside a cluster the engine's networks are all there is, and it answers for itself.
         if not path.startswith("/networks") or self._node.local_state == "inactive":
             return None
@@ -87,14 +91,14 @@ class LocalApi:
             return ("network_inspect" if method == "GET" else "network_remove"), found[1]
         return None
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response | Stream:
         """Answer a call that `owns` accepted. Every failure is a response."""
         try:
             handler = self._handler(request.method, request.path)
             if handler is None:
                 return await self._cluster(request)
             name, term = handler
-            response: Response = await getattr(self, f"_{name}")(request, *([term] if term else []))
+            response: Response | Stream = await getattr(self, f"_{name}")(request, *([term] if term else []))
             return response
         except EngineRefused as refusal:
             return refusal.reply
@@ -124,6 +128,13 @@ class LocalApi:
         if self._node.local_state != "inactive" or self._node.error:
             answer["Swarm"] = await swarm_section(self._node)
         return json_response(answer)
+
+    async def _events(self, request: Request) -> Stream:
+        """Only clients of API 1.30 and later are told the cluster's events."""
+        store = self._node.manager().store if request.version >= (1, 30) else None
+        parts = events.merged(request, parse_filters(request, None), self.engine, store)
+        await anext(parts)  # the engine accepts the request, or its refusal is the answer
+        return Stream(parts)
 
     # --- this node's membership --------------------------------------------------------------------------------------
 

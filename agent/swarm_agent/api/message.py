@@ -6,6 +6,8 @@ plane; so it is a plain struct that msgpack can carry (`encode_request`, `decode
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -61,6 +63,14 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     content_type: str = JSON
     headers: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that goes on. `parts` may be empty; it is closed when the client leaves."""
+
+    parts: AsyncGenerator[bytes, None]
+    content_type: str = JSON
 
 
 def parse_query(text: str) -> dict[str, str]:

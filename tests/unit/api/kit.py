@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -225,6 +226,8 @@ class HttpEngine:
 
     networks: list[dict[str, Any]] = field(default_factory=list)
     seen: list[tuple[str, str, str]] = field(default_factory=list)
+    events: asyncio.Queue[dict[str, Any] | None] = field(default_factory=asyncio.Queue)
+    listeners: int = 0
     unused: list[str] = field(default_factory=lambda: ["leftover"])  # networks that it would prune
 
     def __post_init__(self) -> None:
@@ -236,12 +239,28 @@ class HttpEngine:
         self.networks.append({"Name": name, "Id": id_, "Scope": "local", "Driver": driver, "Labels": labels or {}})
         return id_
 
-    async def handle(self, request: web.Request) -> web.Response:
-        path = request.path.removeprefix("/v1.41")
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        path = re.sub(r"^/v1\.\d+", "", request.path)
         self.seen.append((request.method, path, request.query_string))
+        if path == "/events":
+            return await self._tell(request)
         if path == "/_ping":
             return web.Response(text="OK", headers={**ENGINE_HEADERS, "Builder-Version": "1"})
         return web.json_response(await self._answer(request, path), headers=ENGINE_HEADERS)
+
+    async def _tell(self, request: web.Request) -> web.StreamResponse:
+        """Events as they are put into `events`; None ends the stream. A refused filter is an error before it."""
+        if "refused" in request.query_string:
+            return web.json_response({"message": "invalid filter 'refused'"}, status=400, headers=ENGINE_HEADERS)
+        reply = web.StreamResponse(headers={**ENGINE_HEADERS, "Content-Type": "application/json"})
+        await reply.prepare(request)
+        self.listeners += 1
+        try:
+            while (event := await self.events.get()) is not None:
+                await reply.write(json.dumps(event).encode() + b"\n")
+        finally:
+            self.listeners -= 1
+        return reply
 
     async def _answer(self, request: web.Request, path: str) -> Any:
         if path == "/networks":
@@ -262,7 +281,7 @@ class HttpEngine:
 @asynccontextmanager
 async def http_engine(path: Path) -> AsyncIterator[HttpEngine]:
     engine = HttpEngine()
-    runner = web.ServerRunner(web.Server(engine.handle))
+    runner = web.ServerRunner(web.Server(engine.handle), shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, str(path)).start()
     try:

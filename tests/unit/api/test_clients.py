@@ -249,3 +249,40 @@ async def test_docker_py_manages_the_rest(real_door: Door) -> None:
         assert client.secrets.list() == []
 
     await in_thread(real_door, work)
+
+
+async def test_events_of_cluster_and_engine_in_one_stream(cli: Cli) -> None:
+    process = await asyncio.create_subprocess_exec(
+        cli.program,
+        "--host",
+        f"unix://{cli.socket}",
+        "events",
+        "--format",
+        "{{.Type}} {{.Action}}",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    name = f"frontdoor-test-{cli.socket.parent.name}"
+    wanted = {"volume create", "secret create", "secret remove"}
+    try:
+        async with asyncio.timeout(30):
+            await _first_line(process.stdout, cli)
+            await cli("volume", "create", "--name", name)
+            await cli("secret", "create", "key", "-", stdin=b"x")
+            await cli("secret", "rm", "key")
+            while wanted:
+                wanted.discard((await process.stdout.readline()).decode().strip())
+    finally:
+        process.terminate()
+        await process.wait()
+        await cli("volume", "rm", "--force", name)
+
+
+async def _first_line(lines: asyncio.StreamReader, cli: Cli) -> None:
+    """Makes secrets until the stream tells of one: only then does it surely stand, for the client does not say."""
+    waiting = asyncio.ensure_future(lines.readline())
+    number = 0
+    while not waiting.done():
+        number += 1
+        await cli("secret", "create", f"try{number}", "-", stdin=b"x")
+    assert await waiting

@@ -1,0 +1,149 @@
+"""GET /events on a manager: the engine's events and the cluster's in one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+from msgspec.structs import replace
+
+from swarm_agent.api.events import event_of, matches
+from swarm_agent.model.objects import Cluster, Node, NodeStatus, Service, Task, UpdateStatus
+from swarm_agent.model.specs import NodeSpec, ServiceSpec
+from swarm_agent.store.view import Change
+from tests.unit.api.kit import NODE_ID, Door, HttpEngine, make_node
+
+WEB = Service(id="s1", spec=ServiceSpec(name="web"))
+
+
+class Listener:
+    """A client of the stream."""
+
+    def __init__(self, lines: AsyncIterator[bytes]) -> None:
+        self._lines = lines
+
+    async def next(self) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            event: dict[str, Any] = json.loads(await anext(self._lines))
+        return event
+
+
+@asynccontextmanager
+async def listening(door: Door, path: str = "/events") -> AsyncIterator[Listener]:
+    async with door.session.get(f"http://door{path}") as reply:
+        assert reply.status == 200
+        yield Listener(aiter(reply.content))
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_both_kinds_of_events_arrive_as_they_happen(swarm: Door, engine: HttpEngine) -> None:
+    async with listening(swarm) as events:
+        await engine.events.put({"Type": "container", "Action": "start"})
+        assert await events.next() == {"Type": "container", "Action": "start"}
+        await swarm.call("POST", "/secrets/create", {"Name": "key", "Data": "YQ=="})
+        event = await events.next()
+        assert (event["Type"], event["Action"], event["scope"]) == ("secret", "create", "swarm")
+        assert event["Actor"]["Attributes"] == {"name": "key"}
+        assert event["timeNano"] // 10**9 == event["time"]
+        await swarm.call("POST", f"/nodes/{NODE_ID}/update?version=1", {"Role": "manager", "Availability": "drain"})
+        changed = {"name": "first", "availability.old": "active", "availability.new": "drain"}
+        assert (await events.next())["Actor"] == {"ID": NODE_ID, "Attributes": changed}
+        await swarm.call("DELETE", "/secrets/key")
+        assert (await events.next())["Action"] == "remove"
+
+
+async def test_the_stream_ends_with_the_engines(swarm: Door, engine: HttpEngine) -> None:
+    async with swarm.session.get("http://door/events?until=1") as reply:
+        await engine.events.put(None)
+        assert await reply.read() == b""
+
+
+async def test_a_client_that_leaves_is_forgotten(swarm: Door, engine: HttpEngine) -> None:
+    async with listening(swarm):
+        await until(lambda: engine.listeners == 1)
+    await until(lambda: not swarm.store._subscribers)
+
+    def engine_noticed() -> bool:
+        engine.events.put_nowait({"Type": "container"})  # it notices when it writes to a closed connection
+        return engine.listeners == 0
+
+    await until(engine_noticed)
+
+
+async def test_filters_hold_for_both(swarm: Door, engine: HttpEngine) -> None:
+    filters = quote(json.dumps({"type": ["config"]}))
+    async with listening(swarm, f"/events?filters={filters}") as events:
+        await swarm.call("POST", "/secrets/create", {"Name": "key", "Data": "YQ=="})
+        await swarm.call("POST", "/configs/create", {"Name": "conf", "Data": "YQ=="})
+        assert (await events.next())["Actor"]["Attributes"] == {"name": "conf"}
+    (query,) = (query for _, path, query in engine.seen if path == "/events")
+    assert unquote(query) == 'filters={"type": ["config"]}'
+
+
+async def test_what_the_engine_refuses_is_refused(swarm: Door) -> None:
+    filters = quote(json.dumps({"refused": ["x"]}))
+    assert await swarm.call("GET", f"/events?filters={filters}") == (400, {"message": "invalid filter 'refused'"})
+
+
+async def test_old_clients_get_the_engines_events_only(swarm: Door, engine: HttpEngine) -> None:
+    async with listening(swarm, "/v1.29/events") as events:
+        await swarm.call("POST", "/secrets/create", {"Name": "key", "Data": "YQ=="})
+        await engine.events.put({"Type": "container"})
+        assert await events.next() == {"Type": "container"}
+
+
+def test_what_an_update_tells() -> None:
+    changed = replace(WEB, update_status=UpdateStatus(state="updating"))
+    event = event_of(Change(Service, WEB, changed), 1)
+    assert event is not None
+    attributes = {"name": "web", "updatestate.old": "", "updatestate.new": "updating"}
+    assert event["Actor"] == {"ID": "s1", "Attributes": attributes}
+    before = make_node("n1", "host")
+    after = replace(before, status=NodeStatus(state="down"), spec=NodeSpec(name="nick", role="worker"))
+    event = event_of(Change(Node, before, after), 1)
+    assert event is not None
+    assert event["Actor"]["Attributes"] == {
+        "name": "nick",
+        "availability.old": "active",
+        "availability.new": "",
+        "state.old": "ready",
+        "state.new": "down",
+    }
+
+
+def test_tasks_and_the_cluster_make_no_events() -> None:
+    for kind, obj in ((Task, Task(id="t")), (Cluster, Cluster(id="c"))):
+        assert event_of(Change(kind, None, obj), 1) is None
+
+
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        ({}, True),
+        ({"scope": ["swarm"]}, True),
+        ({"scope": ["local"]}, False),
+        ({"type": ["service", "node"]}, True),
+        ({"type": ["container"]}, False),
+        ({"event": ["create"]}, True),
+        ({"event": ["remove"]}, False),
+        ({"service": ["we"]}, True),
+        ({"service": ["s1"]}, True),
+        ({"service": ["other"]}, False),
+        ({"container": ["c"]}, False),
+        ({"label": ["a"]}, False),
+    ],
+)
+def test_event_filters(filters: dict[str, list[str]], passes: bool) -> None:
+    event = event_of(Change(Service, None, WEB), 1)
+    assert event is not None
+    assert matches(event, filters) is passes

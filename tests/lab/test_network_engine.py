@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,6 +169,18 @@ def test_an_engine_restart_does_not_cut_the_mesh(clean: EngineHost) -> None:
     assert eventually(lambda: clean.ask(UNDERLAY, CLIENT_NAMESPACE) == "c1 10.98.0.100")
     first = next(line for line in clean.inside("iptables -S DOCKER-USER").splitlines() if line.startswith("-A"))
     assert first == "-A DOCKER-USER -j SWARM-FORWARD"
+
+
+def test_a_hung_engine_does_not_hold_up_the_kernel(clean: EngineHost) -> None:
+    row = clean.container("c1", ("ingress", "10.0.0.20"))
+    clean.engine.send(signal.SIGSTOP)
+    try:
+        clean.update(row)
+        assert clean.ask(UNDERLAY, CLIENT_NAMESPACE) == "c1 10.98.0.100"
+        clean.inside("iptables -t nat -F SWARM-PUBLISH")
+        assert eventually(lambda: clean.ask(UNDERLAY, CLIENT_NAMESPACE) == "c1 10.98.0.100")
+    finally:
+        clean.engine.send(signal.SIGCONT)
 
 
 def test_a_network_removed_by_hand_comes_back(clean: EngineHost) -> None:

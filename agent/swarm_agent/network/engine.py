@@ -15,7 +15,8 @@ import aiohttp
 from .names import NETWORK_LABEL
 from .state import EngineNetwork
 
-TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+TIMEOUT = aiohttp.ClientTimeout(total=10)  # seconds; making a network takes a tenth of one
+LIST_TIMEOUT = aiohttp.ClientTimeout(total=1)  # asked often, and must not hold up the kernel's part
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 _MTU = "com.docker.network.driver.mtu"
 _GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
@@ -50,7 +51,7 @@ class EngineNetworks:
     async def list(self) -> dict[str, EngineNetwork]:
         """Our networks as the engine has them, by network id."""
         found = {}
-        for entry in await self._call("GET", "/networks"):
+        for entry in await self._call("GET", "/networks", timeout=LIST_TIMEOUT):
             network_id = (entry.get("Labels") or {}).get(NETWORK_LABEL)
             if network_id:
                 self._ids[network_id] = entry["Id"]
@@ -59,7 +60,7 @@ class EngineNetworks:
 
     async def create(self, network: EngineNetwork) -> EngineNetwork:
         """Make the network; returns it with the name that it got."""
-        names = {entry["Name"] for entry in await self._call("GET", "/networks")}
+        names = {entry["Name"] for entry in await self._call("GET", "/networks", timeout=LIST_TIMEOUT)}
         if self._major is None:
             version = (await self._call("GET", "/version")).get("Version", "")
             self._major = int(version.partition(".")[0]) if version.partition(".")[0].isdigit() else 0
@@ -88,12 +89,18 @@ class EngineNetworks:
                 raise
         self._ids.pop(network.network_id, None)
 
-    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout: aiohttp.ClientTimeout = TIMEOUT,
+    ) -> Any:
         if self._session is None:
             connector = aiohttp.UnixConnector(self._path)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=TIMEOUT)
+            self._session = aiohttp.ClientSession(connector=connector)
         try:
-            async with self._session.request(method, f"http://engine{path}", json=body) as response:
+            async with self._session.request(method, f"http://engine{path}", json=body, timeout=timeout) as response:
                 answer = await response.json() if response.content_type == "application/json" else None
                 if response.status >= 400:
                     text = answer.get("message", "") if isinstance(answer, dict) else await response.text()

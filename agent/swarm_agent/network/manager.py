@@ -15,7 +15,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -38,8 +37,10 @@ from .xtables import Xtables
 log = logging.getLogger("swarm.network")
 
 CHECK_PERIOD = 1.0  # seconds between cheap checks whether anything was changed by others
+ENGINE_PAUSE = 3.0  # seconds that an engine which did not answer is left alone
 LOOK_PERIOD = 60.0  # seconds between looks at everything
 RETRY_FIRST = 0.1  # seconds until a failed round is tried again; doubles up to CHECK_PERIOD
+REMOVE_TIMEOUT = 20.0  # seconds that leaving waits until all is gone
 ATTACH_TIMEOUT = 20.0  # seconds that a task waits for its network
 
 
@@ -94,6 +95,7 @@ class NetworkManager:
         self._watch = Watch()
         self._numbers: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())  # our links, our tunnels
         self._bridge_netfilter = False
+        self._engine_rests = 0.0  # until then the engine is not asked
         self._looked = float("-inf")  # when everything was looked at last
         self._generation = 0
         self._applied = 0
@@ -141,6 +143,7 @@ class NetworkManager:
     def check_now(self) -> None:
         """Look at the kernel's state without waiting for the next check (after an engine restart)."""
         self._kernel = None
+        self._engine_rests = 0.0
         self._wake.set()
 
     async def wait_applied(self, generation: int, timeout: float) -> bool:
@@ -164,13 +167,17 @@ class NetworkManager:
     async def remove_all(self) -> None:
         """Take everything of ours off this host (it leaves the cluster); containers must be gone or are cut off."""
         self._remembered = None
+        self._engine_rests = 0.0
         generation = self.update(NetworkTables())
         if self._memory is not None:
             self._memory.unlink(missing_ok=True)
         if self._task is None:
             await self._round()
-        elif not await self.wait_applied(generation, 20):
-            log.warning("network state left on this host: %s", "; ".join(self._failures) or "no round in 20 s")
+        try:
+            async with asyncio.timeout(REMOVE_TIMEOUT), self._round_done:
+                await self._round_done.wait_for(lambda: self._applied >= generation and not self._failures)
+        except TimeoutError:
+            log.warning("network state left on this host: %s", "; ".join(self._failures) or "the removal goes on")
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
@@ -228,9 +235,11 @@ class NetworkManager:
         """Whether all is as it was left, as far as can be told cheaply. Now and then False, to look at everything."""
         if self._kernel is None or self._clock() - self._looked > LOOK_PERIOD:
             return False
-        with suppress(EngineUnavailable, EngineRefused):
-            if await self._engine.list() != self._networks:
+        try:
+            if self._clock() >= self._engine_rests and await self._engine.list() != self._networks:
                 return False
+        except (EngineUnavailable, EngineRefused):
+            self._rest_engine()
         return await asyncio.to_thread(self._undisturbed, self._kernel)
 
     def _undisturbed(self, kernel: KernelState) -> bool:
@@ -286,12 +295,15 @@ class NetworkManager:
 
     async def _create_networks(self, wanted: KernelState, looking: bool) -> tuple[list[str], list[Operation]]:
         """Make missing engine networks; returns failures, and the removals that are due after the kernel's turn."""
-        if looking:
-            try:
+        try:
+            if self._clock() < self._engine_rests:
+                raise EngineUnavailable("the engine did not answer a moment ago")
+            if looking:
                 self._networks = await self._engine.list()
-            except (EngineUnavailable, EngineRefused) as error:
-                # The kernel forwards without an engine; go on with the networks known so far.
-                return [str(error)], []
+        except (EngineUnavailable, EngineRefused) as error:
+            # The kernel forwards without an engine; go on with the networks known so far.
+            self._rest_engine()
+            return [str(error)], []
         creations, removals = network_operations(KernelState(networks=self._networks), wanted)
         if creations:
             self._kernel = None
@@ -307,9 +319,17 @@ class NetworkManager:
                     case RemoveNetwork(network, force):
                         await self._engine.remove(network, force)
                         self._networks.pop(network.network_id, None)
-            except (EngineUnavailable, EngineRefused) as error:
+            except EngineRefused as error:
                 failures.append(str(error))
+            except EngineUnavailable as error:
+                self._rest_engine()
+                return [*failures, str(error)]
         return failures
+
+    def _rest_engine(self) -> None:
+        """Leave an engine that does not answer alone for a while: a hung one costs a time-out at every attempt."""
+        if self._clock() >= self._engine_rests:
+            self._engine_rests = self._clock() + ENGINE_PAUSE
 
     def _apply(self, wanted: KernelState) -> tuple[list[Operation], list[Failure]]:
         """Bring kernel and iptables to the plan. In a thread."""

@@ -109,10 +109,17 @@ class Xtables:
         self._printed: dict[ChainKey, list[str]] = {}  # as iptables printed them afterwards
         self._current: Printed | None = None  # all that was printed last
         self._generation: int | None = None  # nftables' count of changes at that time
+        self._counted: bool | None = None  # whether iptables writes to nftables, so that the count tells of it
 
     def undisturbed(self) -> bool:
         """Whether nobody has changed anything since we last looked or wrote; False when that cannot be told."""
-        return self._current is not None and self._generation is not None and self._generation == firewall_generation()
+        return self._current is not None and self._generation is not None and self._generation == self._count()
+
+    def _count(self) -> int | None:
+        """Nftables' count of changes, or None where iptables is the legacy one, which has no such thing."""
+        if self._counted is None:
+            self._counted = "nf_tables" in (_output(["iptables", "--version"]) or "")
+        return firewall_generation() if self._counted else None
 
     def observe(self, wanted_jumps: Iterable[Jump]) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
         """Our chains (as planned where untouched, else `DAMAGED`) and those of the wanted jumps that are in place."""
@@ -144,7 +151,7 @@ class Xtables:
                 self._current = None
                 continue
             small = len(operation.chains) <= FEW_CHAINS and not operation.jumps and not operation.removed_jumps
-            self._generation = firewall_generation()
+            self._generation = self._count()
             if before is None or self._generation != before + 1 or not small or not self._reprint(operation, printed):
                 self._current = None  # something else changed too, or so much that all is printed anew
             self._remember(operation, self._look())
@@ -174,7 +181,7 @@ class Xtables:
     def _look(self) -> Printed:
         """All chains and rules as they are. Raises OSError."""
         if self._current is None or not self.undisturbed():
-            self._generation = firewall_generation()
+            self._generation = self._count()
             output = _output(["iptables-save"])
             if output is None:
                 raise OSError("iptables-save failed; is iptables installed?")

@@ -1,8 +1,8 @@
 """Endpoints that have left the tables stay reachable for a while, so that their connections can end (pure).
 
 A row that is withdrawn, or no longer active, takes no new connections at once. But its task answers on until it stops:
-the ways to it (forwarding entries, routes, connection tracking) must outlive the row. A row whose owner is gone (dead
-host) has nothing to wait for.
+the ways to it (forwarding entries, routes, connection tracking) must outlive an active row. A row that was inactive
+before it was withdrawn, as the worker does it, and one whose owner is gone (dead host) have nothing to wait for.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ def advance(
     """The next state, and the rows to plan with: those of the tables, and those that are leaving, made inactive."""
     rows = {row.task_id: (owner, row) for owner, row in endpoints}
     used = {address.ip for _, row in endpoints for address in row.addresses}
-    leaving = {task_id: (now + LINGER, item) for task_id, item in before.rows.items() if task_id not in rows} | {
-        task_id: entry for task_id, entry in before.leaving.items() if task_id not in rows
+    withdrawn = {
+        task_id: (now + LINGER, (owner, row))
+        for task_id, (owner, row) in before.rows.items()
+        if task_id not in rows and row.active
     }
+    leaving = withdrawn | {task_id: entry for task_id, entry in before.leaving.items() if task_id not in rows}
     leaving = {
         task_id: (deadline, (owner, row))
         for task_id, (deadline, (owner, row)) in leaving.items()

@@ -40,6 +40,12 @@ def test_a_dead_hosts_rows_do_not_stay() -> None:
     assert rows == []
 
 
+def test_a_row_that_was_inactive_before_goes_at_once() -> None:
+    state, _ = advance(Draining(), [inactive(("a", row("t")))], HOSTS, 0)
+    _, rows = advance(state, [], HOSTS, 1)
+    assert rows == []
+
+
 def test_a_row_that_returns_is_active_again() -> None:
     item = ("a", row("t"))
     state, _ = advance(Draining(), [item], HOSTS, 0)

@@ -7,13 +7,12 @@ its host's bridge and a server that tells, on any port, its name and the peer's 
 from __future__ import annotations
 
 import base64
-import contextlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -309,15 +308,6 @@ class Bed:
         command = ["ip", "netns", "exec", namespace, sys.executable, "-c", CLIENT]
         command += [kind, address, str(port), str(source), str(count), str(payload)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
-
-
-@contextlib.contextmanager
-def bed() -> Iterator[Bed]:
-    made = Bed()
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def eventually(check: object, timeout: float = 8) -> bool:

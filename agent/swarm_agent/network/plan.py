@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from swarm_agent.model.addresses import ip_of, mac_of
+from swarm_agent.model.addresses import mac_of
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import EndpointRow, PeerRow
 
@@ -239,9 +239,3 @@ def _sysctls(links: list[str]) -> dict[str, str]:
         conf = f"net/ipv4/conf/{link}"
         values |= {f"{conf}/rp_filter": "2", f"{conf}/route_localnet": "1", f"{conf}/send_redirects": "0"}
     return values
-
-
-def own_address(tables: NetworkTables, network_id: str) -> str | None:
-    """This host's address on the network, without prefix length."""
-    cidr = tables.own.get(network_id)
-    return ip_of(cidr) if cidr else None

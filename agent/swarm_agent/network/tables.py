@@ -72,10 +72,8 @@ def mtu_of(network: Network) -> int | None:
 
 
 def reserved_range(subnet: ipaddress.IPv4Network) -> str:
-    """The part of a subnet from which engines take addresses for containers that come without one: its last quarter
-    of four addresses. The manager must not hand these out.
+    """The part of a subnet from which engines give addresses to containers that come without one: its last four
+    addresses, or all of a subnet that has no more. The manager must not hand these out.
     """
-    width = min(30, 32) if subnet.prefixlen <= 29 else subnet.prefixlen
-    size = 1 << (32 - width)
-    first = int(subnet.broadcast_address) - size + 1
-    return f"{ipaddress.IPv4Address(first)}/{width}"
+    first = subnet.network_address if subnet.prefixlen > 30 else subnet.broadcast_address - 3
+    return f"{first}/{max(30, subnet.prefixlen)}"

@@ -321,10 +321,11 @@ def test_a_dead_host_is_forgotten_with_its_connections(bed: Bed, remote: Contain
     bed.container(bed.hosts[2], "c3", 23)
     bed.rows.append(("h3", bed.row("c3", 23)))
     bed.update()
-    alive = [bed.hosts[0], bed.hosts[2]]
-    bed.update(alive=alive)
-    assert call(bed, bed.client, "10.99.0.1", count=6) == ["c3 10.99.0.100"] * 6
     first = bed.hosts[0]
+    call(bed, bed.client, first.address, count=40)
+    assert "10.0.0.22" in first.run("cat /proc/net/nf_conntrack")
+    bed.update(alive=[first, bed.hosts[2]])
+    assert call(bed, bed.client, "10.99.0.1", count=6) == ["c3 10.99.0.100"] * 6
     assert "10.0.0.22" not in first.run("cat /proc/net/nf_conntrack")
     assert "10.99.0.2" not in first.run("ip neigh show dev swmesh")
     assert mac_entries(first, "02:42:0a:00:00:16") == 0

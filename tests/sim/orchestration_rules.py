@@ -97,13 +97,15 @@ class Rules:
         """A slot's task is replaced only when it had its turn: the delays of restarts add up."""
         last: dict[int | str, Task] = {}
         for task in sorted(tasks, key=lambda task: task.created_at):
-            if task.cause != "restart" or task.desired_state is S.REMOVE:
+            if task.desired_state is S.REMOVE:
                 continue
             slot = task.node_id if mode_of(service).is_per_node else task.slot
             before = last.get(slot)
             last[slot] = task
-            if before is None or before.spec_version != task.spec_version:
+            if before is None or (before.cause, task.cause) != ("restart", "restart"):
                 continue
+            if before.updated_at < task.created_at:
+                continue  # it takes the place of another one, that ended only now
             early = parse_rfc3339(before.restart_after) - parse_rfc3339(task.created_at)
             assert early <= 0, f"restart {early / SECOND} s too early in slot {slot} of {service.id[:4]}"
 

@@ -1,7 +1,7 @@
 # Copyright: swarm.cluster contributors
 # GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings the agent's archive to hosts that lack the version, and only to those: a first call asks, a second installs."""
+"""Brings the agent's archive to hosts that lack the version, and to no others: one call asks, the next installs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def findings_text(findings):
 
 
 def all_findings(facts, accepted=()):
-    """Findings on each host and between hosts: {name: swarm_host facts} in, {name: [finding]} of hosts that have any out."""
+    """Findings on each host and between hosts: facts by host in, findings by host out."""
     between = fleet_findings(facts)
     joined = {
         name: [entry for entry in [*values["findings"], *between[name]] if entry["check"] not in accepted]
@@ -57,7 +57,9 @@ def cluster_text(info, host):
         for service in info.get("services", [])
     ]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines += ["  " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    lines += [
+        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return "\n".join(
         [*lines, f"next: on {host}, docker --context swarm service create --name hello alpine ping {host}"]
     )

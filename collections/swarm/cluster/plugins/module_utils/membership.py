@@ -1,7 +1,7 @@
 # Copyright: swarm.cluster contributors
 # GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who founds the cluster and who joins it. Pure: what every host says of itself in, a plan or the reason against it out.
+"""Who founds the cluster and who joins it. Pure: what every host says of itself in; a plan, or why there is none, out.
 
 The trap this closes: a manager whose disk was lost says "in no cluster", and a playbook that then calls `init` on it
 starts a second cluster beside the one that still runs on the others. So nobody founds while anybody is in a cluster.

@@ -69,7 +69,7 @@ def host_findings(facts, ports):
         found.append(finding("python", f"Python {facts['python']}", f"Python {wanted} or newer", fix))
     for feature, present in facts["kernel_features"].items():
         if not present:
-            fix = f"modprobe {'iptable_nat' if feature == 'nat' else feature}, or install the kernel's full modules package"
+            fix = f"modprobe {'iptable_nat' if feature == 'nat' else feature}, or install all modules of the kernel"
             found.append(finding("kernel", f"no {KERNEL[feature]}", f"{KERNEL[feature]} in the kernel", fix))
     if facts["engine_in_swarm"]:
         found.append(

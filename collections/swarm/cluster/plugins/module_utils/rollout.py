@@ -28,14 +28,14 @@ ENDED_BADLY = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind`: progress (wait), steady (done once it lasts `hold` nanoseconds), done, failed. `text` says what is seen."""
+    """`kind`: progress (wait), steady (done once it lasts `hold` nanoseconds), done, failed. `text`: what is seen."""
 
     kind: str
     text: str
     running: int
     desired: int
     hold: int = 0
-    marker: tuple = ()  # tasks that have to stay the same while it holds
+    marker: tuple = ()  # tasks to stay the same while it holds
 
 
 def monitor(spec):

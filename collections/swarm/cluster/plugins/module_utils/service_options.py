@@ -38,7 +38,7 @@ def image_name(image):
     """What an image's reference means: `web` is `web:latest`; a digest counts only when it stands alone."""
     if not image:
         return image
-    name, unused, digest = image.partition("@")
+    name, _at, digest = image.partition("@")
     last = name.rsplit("/", 1)[-1]
     if ":" in last or digest:
         return name if ":" in last else image
@@ -239,7 +239,7 @@ OPTIONS = (
 def mode_of(spec):
     """The service's mode in the words of the option."""
     present = spec.get("Mode") or {"Replicated": {}}
-    for word, (key, unused) in MODES.items():
+    for word, (key, _count) in MODES.items():
         if key in present:
             return word
     return "replicated"

@@ -16,7 +16,7 @@ class Unit:
     def state(self):
         """Whether the unit exists, runs, and comes back after a reboot."""
         command = ["systemctl", "show", self.name, "--property=LoadState,ActiveState,UnitFileState"]
-        code, output, unused = self.module.run_command(command)
+        code, output, _errors = self.module.run_command(command)
         values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line) if code == 0 else {}
         return {
             "exists": values.get("LoadState") == "loaded",
@@ -28,11 +28,11 @@ class Unit:
         """systemctl VERB UNIT; on failure the module fails with the unit's last log lines."""
         code, output, errors = self.module.run_command(["systemctl", verb, self.name])
         if code:
-            unused, log, unused_errors = self.module.run_command(
+            _code, log, _errors = self.module.run_command(
                 ["journalctl", "--unit", self.name, "--lines=15", "--no-pager", "--output=cat"]
             )
             self.module.fail_json(
-                msg=f"systemctl {verb} {self.name} failed: {(errors or output).strip()}\nIts last log lines:\n{log.strip()}",
+                msg=f"systemctl {verb} {self.name} failed: {(errors or output).strip()}\nIts log:\n{log.strip()}",
                 log=log.splitlines(),
             )
 

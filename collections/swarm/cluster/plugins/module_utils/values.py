@@ -20,7 +20,7 @@ def duration(text):
     parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration; write 10s, 1m30s, 500ms or 90d")
-    return sum(int(round(float(number) * UNITS[unit])) for number, unit in parts)
+    return sum(round(float(number) * UNITS[unit]) for number, unit in parts)
 
 
 def spoken(nanoseconds):
@@ -52,7 +52,7 @@ def spoken_size(count):
 
 def cpus(value):
     """Billionths of a processor."""
-    return int(round(float(value) * 10**9))
+    return round(float(value) * 10**9)
 
 
 def text_of(value):

@@ -1,7 +1,7 @@
 # Copyright: swarm.cluster contributors
 # GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting inside a module: one trip to the host, as long as needed, with the last observed state when it was in vain."""
+"""Waiting inside a module: one trip to the host, and the last observed state when it was in vain."""
 
 from __future__ import annotations
 

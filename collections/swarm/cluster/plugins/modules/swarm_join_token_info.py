@@ -11,7 +11,8 @@ DOCUMENTATION = r"""
 module: swarm_join_token_info
 short_description: Read the tokens by which hosts join
 description:
-  - Returns the cluster's join tokens and the addresses of its managers. Run it on a manager, with C(no_log) on the task.
+  - Returns the cluster's join tokens and the addresses of its managers. Run it on a manager, in a task with
+    C(no_log).
   - In check mode, where there may be no cluster yet, tokens are empty then.
 version_added: 0.1.0
 author:

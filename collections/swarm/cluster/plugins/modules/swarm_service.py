@@ -66,7 +66,7 @@ options:
     elements: str
   hostname:
     description:
-      - Hostname in containers; may hold templates such as C({{ '{{.Node.Hostname}}' }}).
+      - Hostname in containers. May hold templates of Docker, such as that of the node's hostname.
     type: str
   hosts:
     description:
@@ -308,7 +308,7 @@ options:
     suboptions:
       test:
         description:
-          - Command: one item goes to a shell, several start with V(CMD) or V(CMD-SHELL); V([NONE]) turns the
+          - A command. One item goes to a shell, several start with V(CMD) or V(CMD-SHELL); V(NONE) alone turns the
             image's check off.
         type: list
         elements: str

@@ -63,6 +63,7 @@ def test_containers_survive_a_killed_agent(lab, host1, name):
     pid = host.exec("systemctl show --property MainPID --value swarm-agent").out
     host.exec(f"kill -9 {pid}")
     eventually(lambda: host.exec("systemctl show --property MainPID --value swarm-agent").out not in (pid, "0"))
+    eventually(lambda: "Swarm: active" in host.docker("info", check=False).out)
     eventually(lambda: {node["Status"] for node in nodes(host1)} == {"Ready"} and all_run(host1))
     assert containers(lab) == before
     eventually(lambda: all_answer(lab))

@@ -115,6 +115,8 @@ class Dispatcher:
         finally:
             if self._sessions.get(node_id) is session:
                 del self._sessions[node_id]
+                if session.closed_by_node:
+                    self._nodes.closed(node_id, self._now())
 
     # --- what sessions tell ------------------------------------------------------------------------------------------
 

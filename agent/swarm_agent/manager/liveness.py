@@ -8,6 +8,9 @@ Together:
     down silent for 3 heartbeat periods (15 s), whatever gossip says down: it cannot be told what to run (this is
     Swarm's own rule)
 
+A connection that was *closed* says that the host's kernel lives and its agent does not: it is being restarted or
+upgraded. Its containers run on, so it gets RESTART periods, whatever gossip says.
+
 A node that has not reported to this leader yet may be on its way from the last one: it gets REGISTRATION periods
 where gossip has no opinion, and twice Swarm's time where gossip sees it alive.
 
@@ -30,6 +33,9 @@ SILENT_PERIODS = 3
 REGISTRATION = 2
 """Heartbeat periods that a node has to find a new leader."""
 
+RESTART = 2
+"""Heartbeat periods that an agent has to come back after its connection was closed."""
+
 FAILED = "heartbeat failure"
 FAILED_UNKNOWN = 'heartbeat failure for node in "unknown" state'
 
@@ -41,6 +47,7 @@ Gossip = Callable[[str], bool | None]
 class _Witness:
     heard: float
     registered: bool
+    closed: bool = False  # the node's side ended the session
 
 
 class Liveness:
@@ -77,6 +84,14 @@ class Liveness:
         else:
             witness.heard = now
             witness.registered = True
+            witness.closed = False
+
+    def closed(self, node_id: str, now: float) -> None:
+        """The node's side closed its session: its agent ended, its host did not."""
+        witness = self._nodes.get(node_id)
+        if witness is not None:
+            witness.heard = now
+            witness.closed = True
 
     def forget(self, node_id: str) -> None:
         """The node is down or gone."""
@@ -96,6 +111,8 @@ class Liveness:
         return dead
 
     def _is_dead(self, witness: _Witness, silent: float, alive: bool | None) -> bool:
+        if witness.closed:
+            return silent >= RESTART * self._period
         patience = 1 if witness.registered else 2
         if alive is False:
             return witness.registered or silent >= SILENT_BEATS * self.beat

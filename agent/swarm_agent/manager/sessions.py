@@ -80,6 +80,7 @@ class Session:
         self._wake = asyncio.Event()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.registered = False
+        self.closed_by_node = False
 
     def wake(self) -> None:
         """The outbox was marked."""
@@ -128,6 +129,7 @@ class Session:
                 await self._listener.describe(self.node_id, message.description)
             elif not isinstance(message, Heartbeat):
                 raise SessionError(f"unexpected {type(message).__name__} within a session")
+        self.closed_by_node = True
 
     async def _write(self) -> None:
         while True:

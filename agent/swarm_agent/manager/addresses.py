@@ -17,6 +17,8 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 
+from swarm_agent.model.addresses import reserved_range
+
 DEFAULT_POOL = ("10.0.0.0/8",)
 DEFAULT_SUBNET_SIZE = 24
 
@@ -74,7 +76,9 @@ class NumberPool:
 
 
 class AddressPool(NumberPool):
-    """Addresses of one network's IPv4 subnet, without its network, broadcast and gateway addresses."""
+    """Addresses of one network's IPv4 subnet, without its network, broadcast and gateway addresses, and without those
+    that engines give to containers that come without one.
+    """
 
     __slots__ = ("prefix",)
 
@@ -85,6 +89,8 @@ class AddressPool(NumberPool):
         if whole.prefixlen < 31:
             first = max(first, int(whole.network_address) + 1)
             last = min(last, int(whole.broadcast_address) - 1)
+            if whole.prefixlen <= 28:
+                last = min(last, int(reserved_range(whole).network_address) - 1)
         super().__init__(first, last)
         self.prefix = whole.prefixlen
         if gateway:

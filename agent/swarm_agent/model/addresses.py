@@ -21,3 +21,12 @@ def mac_of(ip: str) -> str:
 def ip_of(cidr: str) -> str:
     """The address without its prefix length: "10.0.0.5/24" → "10.0.0.5"."""
     return cidr.partition("/")[0]
+
+
+def reserved_range(subnet: ipaddress.IPv4Network) -> ipaddress.IPv4Network:
+    """The part of a cluster network from which engines take addresses for containers that come without one: its last
+    four addresses. The manager must not hand these out. In subnets of fewer than eight addresses it is the whole.
+    """
+    if subnet.prefixlen > 28:
+        return subnet
+    return ipaddress.IPv4Network((int(subnet.broadcast_address) - 3, 30))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from swarm_agent.model.addresses import mac_of
+from swarm_agent.model.addresses import mac_of, reserved_range
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import EndpointRow, PeerRow
 
@@ -31,7 +31,7 @@ from .names import (
 )
 from .rules import JUMPS, surrounding_chains
 from .state import Bridge, EngineNetwork, KernelPlan, KernelState, Rule, Vxlan
-from .tables import HostFacts, NetworkTables, is_overlay, mtu_of, reserved_range, vni_of
+from .tables import HostFacts, NetworkTables, is_overlay, mtu_of, vni_of
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PROTOCOLS = ("", "tcp", "udp", "sctp")
@@ -159,7 +159,7 @@ def _engine_network(network: Network, own: str, facts: HostFacts) -> EngineNetwo
         bridge=bridge_name(network.id),
         subnet=str(interface.network),
         gateway=str(interface.ip),
-        ip_range=reserved_range(interface.network),
+        ip_range=str(reserved_range(interface.network)),
         mtu=mtu_of(network) or facts.mtu - VXLAN_OVERHEAD,
         internal=network.spec.internal,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -69,11 +68,3 @@ def mtu_of(network: Network) -> int | None:
     driver = network.spec.driver_configuration
     text = driver.options.get(MTU_OPTION, "") if driver else ""
     return int(text) if text.isdigit() and int(text) >= 576 else None
-
-
-def reserved_range(subnet: ipaddress.IPv4Network) -> str:
-    """The part of a subnet from which engines give addresses to containers that come without one: its last four
-    addresses, or all of a subnet that has no more. The manager must not hand these out.
-    """
-    first = subnet.network_address if subnet.prefixlen > 30 else subnet.broadcast_address - 3
-    return f"{first}/{max(30, subnet.prefixlen)}"

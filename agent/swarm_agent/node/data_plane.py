@@ -101,6 +101,8 @@ class DataPlane:
             self._state.cluster_id,
             keys,
             rng=random.Random(random.SystemRandom().getrandbits(64)),
+            # Data may go over another link than gossip: the others learn this address with the member.
+            meta=self._state.data_path.encode(),
         )
         network = NetworkManager(
             node_id=self._state.node_id,
@@ -108,6 +110,7 @@ class DataPlane:
             data_path_port=port,
             engine_socket=str(self._settings.engine_socket),
             on_applied=self._applied,
+            memory=self._settings.run_dir / "network.tables",
         )
         try:
             await gossip.start()
@@ -195,7 +198,7 @@ class DataPlane:
         tables = NetworkTables(
             networks=self._networks,
             own=self._own,
-            hosts={member.id: member.host for member in gossip.members() if member.state.live},
+            hosts={member.id: member.meta.decode() or member.host for member in gossip.members() if member.state.live},
             endpoints=[
                 (row.owner, endpoint)
                 for row in gossip.rows(ENDPOINTS)

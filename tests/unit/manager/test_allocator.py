@@ -144,6 +144,11 @@ def test_addresses_leave_out_network_broadcast_and_gateway() -> None:
     assert given == [f"10.1.2.{last}/29" for last in range(2, 7)]
 
 
+def test_engines_keep_the_last_four_addresses_of_larger_subnets() -> None:
+    pool = AddressPool("10.1.2.0/24")
+    assert (to_text(pool.first), to_text(pool.last)) == ("10.1.2.1", "10.1.2.251")
+
+
 def test_addresses_stay_in_the_range_that_the_user_gave() -> None:
     pool = AddressPool("10.1.0.0/16", ip_range="10.1.5.0/30")
     assert (to_text(pool.first), to_text(pool.last)) == ("10.1.5.0", "10.1.5.3")

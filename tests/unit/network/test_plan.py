@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm_agent.model.addresses import mac_of
+from swarm_agent.model.addresses import mac_of, reserved_range
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
 from swarm_agent.model.specs import Driver, NetworkSpec
@@ -10,7 +10,7 @@ from swarm_agent.network.iptables import IptablesBalancer
 from swarm_agent.network.names import HOST_MASK, MESH_LINK, PUBLISH_TABLE, TABLE_BASE, host_indexes, mesh_mac
 from swarm_agent.network.plan import endpoint_fault, plan
 from swarm_agent.network.state import KernelPlan, Rule
-from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables, own_peer_rows, reserved_range
+from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables, own_peer_rows
 
 FACTS = HostFacts("me", "192.168.7.1", mtu=9000, port=4790)
 INGRESS = Network(
@@ -154,8 +154,8 @@ def test_host_numbers_are_unique_and_do_not_move_when_others_come() -> None:
 def test_reserved_range_is_the_end_of_the_subnet() -> None:
     import ipaddress
 
-    assert reserved_range(ipaddress.IPv4Network("10.0.0.0/16")) == "10.0.255.252/30"
-    assert reserved_range(ipaddress.IPv4Network("10.0.0.0/30")) == "10.0.0.0/30"
+    assert str(reserved_range(ipaddress.IPv4Network("10.0.0.0/16"))) == "10.0.255.252/30"
+    assert str(reserved_range(ipaddress.IPv4Network("10.0.0.0/30"))) == "10.0.0.0/30"
 
 
 def test_own_peer_rows_name_gateway_and_bridge() -> None:

@@ -25,7 +25,7 @@ import logging
 import os
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +42,7 @@ from .errors import (
     RequestTimeout,
 )
 from .files import Files, OsFiles
+from .listeners import Listeners
 from .log import Log, entry_size
 from .messages import (
     NOBODY,
@@ -52,7 +53,7 @@ from .messages import (
     decode_message,
     encode_message,
 )
-from .settings import MemberStatus, Settings, Status
+from .settings import Settings, Status, status_of
 from .snapshotting import SnapshotWork, StateMachine
 from .storage import Loaded, Storage
 from .waiting import Waiting
@@ -101,11 +102,11 @@ class RaftNode:
         self.error: FatalError | None = None
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="raft-snapshots")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._pumping = False
-        self._led = False
         self._leader_seen = NOBODY
         self._changed = asyncio.Event()
         # Readys whose writes have not begun, and since when the present write has been running (0: none).
@@ -115,8 +116,7 @@ class RaftNode:
         self._waiting = Waiting(self._loop)
         # Ids of reads are never used again, not by the next incarnation either: old answers may still be under way.
         self._read_id = rng.getrandbits(60)
-        self._on_leadership: list[Callable[[bool], None]] = []
-        self._on_membership: list[Callable[[Membership], None]] = []
+        self._listeners = Listeners()
         self._entries_since_snapshot = 0
         self._bytes_since_snapshot = 0
         self._snapshots = SnapshotWork(self, self._core, storage, machine, loaded.snapshot.index)
@@ -149,11 +149,13 @@ class RaftNode:
         files = OsFiles(directory) if isinstance(directory, str | os.PathLike) else directory
         storage = Storage(files, keys, member_id, settings.segment_size)
 
+        booting = asyncio.ensure_future(
+            asyncio.to_thread(boot, storage, machine, member_id, bootstrap, force_new_cluster=force_new_cluster)
+        )
         try:
-            loaded, state = await asyncio.to_thread(
-                boot, storage, machine, member_id, bootstrap, force_new_cluster=force_new_cluster
-            )
+            loaded, state = await asyncio.shield(booting)
         except BaseException:
+            await asyncio.wait([booting])  # the thread goes on if only this task was cancelled
             storage.close()
             raise
         if state is not None:
@@ -183,7 +185,9 @@ class RaftNode:
             if task is not self._writer:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What already runs in a thread cannot be cancelled; files are closed and unlocked only after it.
         await asyncio.to_thread(self._disk.shutdown)
+        await asyncio.to_thread(self._files.shutdown)
         self._storage.close()
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -196,7 +200,7 @@ class RaftNode:
     @property
     def is_leader(self) -> bool:
         """This member leads and has applied everything from before."""
-        return self._led
+        return self._listeners.leads
 
     @property
     def membership(self) -> Membership:
@@ -210,48 +214,23 @@ class RaftNode:
 
     def status(self) -> Status:
         """For people and metrics."""
-        core = self._core
-        progress = core.leadership.progress if core.leadership is not None else {}
-        members = tuple(
-            MemberStatus(
-                member.id,
-                member.address,
-                member.voter,
-                member.id == self.id or (member.id in progress and progress[member.id].active),
-                progress[member.id].match if member.id in progress else 0,
-            )
-            for member in core.log.membership.members
-        )
-        return Status(
-            self.id,
-            core.term,
-            core.leader,
-            self._led,
-            core.log.first,
-            core.log.last,
-            core.log.committed,
-            core.log.applied,
-            members,
-        )
+        return status_of(self._core, self._listeners.leads)
 
     def on_leadership(self, callback: Callable[[bool], None]) -> None:
         """Call back when this member begins to lead (all state applied) and when it ceases to. At once if it leads
         now.
         """
-        self._on_leadership.append(callback)
-        if self._led:
-            callback(True)
+        self._listeners.on_leadership(callback)
 
     def on_membership(self, callback: Callable[[Membership], None]) -> None:
         """Call back with every committed change of the members, and now with what is known."""
-        self._on_membership.append(callback)
-        callback(self._core.log.membership)
+        self._listeners.on_membership(callback, self._core.log.membership)
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
     def next_index(self) -> int:
         """See `store.Proposer`."""
-        if self._stopping or not self._led:
+        if self._stopping or not self._listeners.leads:
             raise NotLeader(self.leader_id)
         return self._core.log.last + 1
 
@@ -463,7 +442,7 @@ class RaftNode:
         if ready.snapshot is not None:
             self._snapshots.install(ready.snapshot)
             self._entries_since_snapshot = self._bytes_since_snapshot = 0
-            self._tell_membership(ready.snapshot.membership)
+            self._listeners.tell_membership(ready.snapshot.membership)
             self._after_apply()
         for entry in ready.committed:
             self._apply(entry)
@@ -514,7 +493,7 @@ class RaftNode:
 
     def _apply(self, entry: Entry) -> None:
         if entry.kind is EntryKind.MEMBERSHIP:
-            self._tell_membership(self._core.log.membership_at(entry.index))
+            self._listeners.tell_membership(self._core.log.membership_at(entry.index))
         elif entry.data:
             try:
                 self._machine.apply(entry.index, entry.data)
@@ -542,30 +521,19 @@ class RaftNode:
                 log.info("raft member %x follows leader %x in term %d", self.id, core.leader, core.term)
         if core.leadership is None:
             self._waiting.leadership_lost()
-        if core.leads != self._led:
+        if core.leads != self._listeners.leads:
             log.info("raft member %x %s in term %d", self.id, "leads" if core.leads else "leads no more", core.term)
-            self._tell_leadership(core.leads)
-
-    def _tell_leadership(self, leads: bool) -> None:
-        self._led = leads
-        for callback in tuple(self._on_leadership):
-            try:
-                callback(leads)
-            except Exception:
-                log.exception("a listener to raft leadership failed")
-
-    def _tell_membership(self, membership: Membership) -> None:
-        for callback in tuple(self._on_membership):
-            try:
-                callback(membership)
-            except Exception:
-                log.exception("a listener to raft membership failed")
+            self._listeners.tell_leadership(core.leads)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def on_disk(self, call: Callable[[], R]) -> Awaitable[R]:
+    def on_disk(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Run in the thread that writes the log, in order with its writes."""
         return self._loop.run_in_executor(self._disk, call)
+
+    def on_files(self, call: Callable[[], R]) -> asyncio.Future[R]:
+        """Run in the thread for snapshots, which may take long: writes of the log do not wait for it."""
+        return self._loop.run_in_executor(self._files, call)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task. If it fails the node stops: nothing that runs here may fail and leave the rest going."""
@@ -608,8 +576,8 @@ class RaftNode:
             self._timer.cancel()
         self._waiting.leadership_lost()
         self._changed.set()
-        if self._led:
-            self._tell_leadership(False)
+        if self._listeners.leads:
+            self._listeners.tell_leadership(False)
 
 
 def _batch(ready: Ready) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .core import Core
 from .wal import SEGMENT_SIZE
 
 
@@ -52,3 +53,20 @@ class Status:
     committed: int
     applied: int
     members: tuple[MemberStatus, ...]
+
+
+def status_of(core: Core, leads: bool) -> Status:
+    """What a member's core knows."""
+    progress = core.leadership.progress if core.leadership is not None else {}
+    members = tuple(
+        MemberStatus(
+            member.id,
+            member.address,
+            member.voter,
+            member.id == core.id or (member.id in progress and progress[member.id].active),
+            progress[member.id].match if member.id in progress else 0,
+        )
+        for member in core.log.membership.members
+    )
+    log = core.log
+    return Status(core.id, core.term, core.leader, leads, log.first, log.last, log.committed, log.applied, members)

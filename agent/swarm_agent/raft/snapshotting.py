@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from .core import Core
@@ -53,8 +54,12 @@ class Node(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task; its failure stops the node."""
 
-    def on_disk(self, call: Callable[[], Any]) -> Awaitable[Any]:
+    def on_disk(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run in the thread that writes the log, in order with its writes."""
+
+    def on_files(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Run in the thread for snapshots: one after the other, so a file is never closed while something is still at
+        work on it, not even when the task that waits is cancelled."""
 
     def input(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call the core and carry out what it then asks for."""
@@ -123,8 +128,8 @@ class SnapshotWork:
         index = log_.applied
         meta = SnapshotMeta(index, log_.term(index) or 0, log_.membership_at(index))
         stream = self._machine.snapshot()
-        writer = await asyncio.to_thread(self._storage.snapshots.writer, meta, "own")
-        await asyncio.to_thread(_write_all, writer, stream)
+        writer = await self._node.on_files(lambda: self._storage.snapshots.writer(meta, "own"))
+        await self._node.on_files(lambda: _write_all(writer, stream))
         self.index = max(self.index, index)
         log.info("raft snapshot at index %d written in %d parts", index, writer.chunks)
         return index
@@ -160,7 +165,7 @@ class SnapshotWork:
         try:
             await self._send_parts(member, reader, outgoing, wake)
         finally:
-            reader.close()
+            self._node.on_files(reader.close)
             del self._outgoing[member]
             self._node.input(self._core.snapshot_ended, member, reader.meta.index if outgoing.delivered else 0)
 
@@ -175,7 +180,7 @@ class SnapshotWork:
                 continue
             for wanted in (number, number + 1):  # one ahead, to know whether this one is the last
                 if wanted not in ahead:
-                    ahead[wanted] = await asyncio.to_thread(reader.chunk, wanted)
+                    ahead[wanted] = await self._node.on_files(functools.partial(reader.chunk, wanted))
             data, after = ahead[number], ahead[number + 1]
             if data is None:
                 outgoing.found_end(number)
@@ -219,17 +224,17 @@ class SnapshotWork:
             self._incoming.reset()
             self._receiver = None
             if writer is not None:
-                writer.abort()
+                self._node.on_files(writer.abort)
 
     async def _receive_part(self, chunk: SnapshotChunk, writer: SnapshotWriter | None) -> SnapshotWriter | None:
         verdict = self._incoming.judge(chunk)
         done = False
         if verdict is Verdict.BEGIN:
             if writer is not None:
-                await asyncio.to_thread(writer.abort)
-            writer = await asyncio.to_thread(self._storage.snapshots.writer, chunk.meta, "received")
+                await self._node.on_files(writer.abort)
+            writer = await self._node.on_files(lambda: self._storage.snapshots.writer(chunk.meta, "received"))
         if verdict is not Verdict.SKIP and writer is not None:
-            await asyncio.to_thread(writer.add, chunk.data)
+            await self._node.on_files(functools.partial(writer.add, chunk.data))
             if chunk.last:
                 complete, writer, done = writer, None, True
                 await self._finish(complete)
@@ -240,14 +245,14 @@ class SnapshotWork:
         return writer
 
     async def _finish(self, writer: SnapshotWriter) -> None:
-        name = await asyncio.to_thread(writer.finish)
+        name = await self._node.on_files(writer.finish)
         reader: SnapshotReader | None = await self._node.on_disk(lambda: self._storage.snapshots.open(name))
         if reader is None:
             return  # a newer one has taken its place already
         try:
-            state = await asyncio.to_thread(lambda: self._machine.load(reader.chunks()))
+            state = await self._node.on_files(lambda: self._machine.load(reader.chunks()))
         finally:
-            reader.close()
+            self._node.on_files(reader.close)
         self._received = (writer.meta, state)
         try:
             self._node.input(self._core.install, writer.meta)

@@ -156,6 +156,19 @@ async def test_after_stop_nothing_is_accepted(tmp_path):
     assert node.leader_id == 0 and not node.is_leader
 
 
+async def test_stop_waits_for_a_snapshot_that_is_being_written(tmp_path):
+    # A thread that is still syncing would hold the directory's lock, and write into files that are closed.
+    settings = Settings(tick=0.01, segment_size=8192, snapshot_interval=2, keep_entries=1)
+    for round_ in range(25):
+        node, store = await start(tmp_path / "raft", settings=settings)
+        await leading(node)
+        assert store.view().count(Service) == 3 * round_
+        for n in range(3):
+            await create(store, f"r{round_}s{n}")
+        await node.stop()
+        assert node.error is None
+
+
 async def test_a_snapshot_that_this_version_cannot_read_is_refused_with_words(tmp_path):
     class Newer(Store):
         def load(self, chunks):

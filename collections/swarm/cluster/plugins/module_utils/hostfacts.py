@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-COMMANDS = ("dockerd", "ip", "iptables", "conntrack", "modprobe")
+COMMANDS = ("dockerd", "ip", "iptables", "modprobe")
 ENGINE_SOCKET = "/run/docker.sock"
 VIRTUAL = re.compile(r"^(lo|docker|br-|veth|virbr|vxlan|cni|flannel|sw)")
 LISTENING = {"tcp": "0A", "udp": "07"}

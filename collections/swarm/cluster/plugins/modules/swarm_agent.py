@@ -103,8 +103,7 @@ UNIT_FILE = f"/etc/systemd/system/{SERVICE}"
 class TextFile:
     """A file that this module writes whole."""
 
-    def __init__(self, module, path, text, mode):
-        self.module = module
+    def __init__(self, path, text, mode):
         self.path = path
         self.text = text
         self.mode = mode
@@ -121,8 +120,9 @@ class TextFile:
         temporary = f"{self.path}.{os.getpid()}"
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, self.mode), "w") as file:
             file.write(self.text)
-        os.chmod(temporary, self.mode)
-        self.module.atomic_move(temporary, self.path)
+            os.fchmod(file.fileno(), self.mode)
+        # Not atomic_move: it gives the new file the mode of the old one, or of the umask.
+        os.replace(temporary, self.path)
 
 
 def plan(version, previous, installed, activated, files, state):
@@ -163,8 +163,8 @@ def main():
         module.fail_json(msg=str(error))
     home, unit = Home(module, module.params["home"]), Unit(module, SERVICE)
     files = [
-        TextFile(module, module.params["config"], settings, 0o600),
-        TextFile(module, UNIT_FILE, module.params["unit"].rstrip("\n") + "\n", 0o644),
+        TextFile(module.params["config"], settings, 0o600),
+        TextFile(UNIT_FILE, module.params["unit"].rstrip("\n") + "\n", 0o644),
     ]
     state, previous, installed = unit.state(), home.current(), home.has(version)
     activated = home.activated(version)

@@ -68,14 +68,14 @@ from ansible_collections.swarm.cluster.plugins.module_utils import engineconfig
 from ansible_collections.swarm.cluster.plugins.module_utils.systemd import Unit
 
 
-def write(module, path, text):
+def write(path, text):
     """Replace the file in one step."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w") as file:
         file.write(text)
-    os.chmod(temporary, 0o644)
-    module.atomic_move(temporary, path)
+        os.fchmod(file.fileno(), 0o644)
+    os.replace(temporary, path)
 
 
 def main():
@@ -115,7 +115,7 @@ def main():
     }
     if actions and not module.check_mode:
         if keys:
-            write(module, path, engineconfig.render(after))
+            write(path, engineconfig.render(after))
         if not state["enabled"]:
             unit.do("enable")
         if verb:

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Cluster, Config, Network, Node, NodeDescription, NodeStatus, Secret, Task
-from swarm_agent.model.session import Hello, TaskStatusUpdate
+from swarm_agent.model.session import Hello, TaskStatusUpdate, ToNode
 from swarm_agent.model.states import TaskState
 from swarm_agent.model.times import SECOND, parse_rfc3339, rfc3339
 from swarm_agent.store.store import Store
@@ -117,6 +117,14 @@ class Dispatcher:
                 del self._sessions[node_id]
                 if session.closed_by_node:
                     self._nodes.closed(node_id, self._now())
+
+    def tell(self, node_id: str, message: ToNode) -> bool:
+        """Send a message in the node's session; False when it has none now."""
+        session = self._sessions.get(node_id)
+        if session is None or not session.registered:
+            return False
+        session.say(message)
+        return True
 
     # --- what sessions tell ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from swarm_agent.model.session import (
     Hello,
     Statuses,
     TaskStatusUpdate,
+    ToNode,
     decode_from_node,
     encode_message,
 )
@@ -81,6 +82,12 @@ class Session:
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.registered = False
         self.closed_by_node = False
+        self._asides: list[ToNode] = []
+
+    def say(self, message: ToNode) -> None:
+        """Send a message that is not part of the node's state, once it has been told that."""
+        self._asides.append(message)
+        self._wake.set()
 
     def wake(self) -> None:
         """The outbox was marked."""
@@ -136,6 +143,8 @@ class Session:
             self._wake.clear()
             for message in self.outbox.next(self._store.view()):
                 await self._channel.send(encode_message(message))
+            while self._asides:
+                await self._channel.send(encode_message(self._asides.pop(0)))
             await self._wake.wait()
 
     async def _receive(self) -> FromNode | None:

@@ -84,8 +84,14 @@ class Assignments(_Message, frozen=True, tag="assignments"):
     gone_configs: list[str] = []
 
 
+class OpenStream(_Message, frozen=True, tag="open-stream"):
+    """Open a byte stream from this node's engine to the manager that asks: GET /v1/stream/ID there."""
+
+    id: str
+
+
 FromNode = Hello | Heartbeat | Describe | Statuses
-ToNode = Welcome | Assignments
+ToNode = Welcome | Assignments | OpenStream
 
 _encoder = msgspec.msgpack.Encoder()
 _from_node = msgspec.msgpack.Decoder(FromNode)

@@ -116,6 +116,21 @@ class ClusterNode:
             raise Unavailable(errors.NOT_IN_SWARM)
         return await self._membership.leader.post("/v1/api", data)
 
+    async def connect_engine(self, node_id: str) -> socket.socket:
+        """A connection to the engine of any node of the cluster, from a manager. Raises Unavailable."""
+        membership = self._membership
+        if membership is None or membership.manager is None:
+            raise Unavailable(errors.NOT_IN_SWARM if membership is None else errors.NOT_A_MANAGER)
+        if node_id == membership.state.node_id:
+            try:
+                return await membership.streams.own()
+            except OSError as error:
+                raise Unavailable(f"node {node_id} is not available: {error}") from error
+        manager = membership.manager
+        if manager.is_leader:
+            return await manager.streams.open(node_id, lambda: manager.dispatcher)
+        return await membership.streams.through(manager.leader_addr, node_id)
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -6,7 +6,8 @@
 | POST /v1/certificate | anyone with a join token | signs a new node's request and makes its node object |
 | POST /v1/renew | members | a new certificate for the same node, with the role it shall have now |
 | GET /v1/session | members | WebSocket: the node's session with the dispatcher |
-| /v1/raft…, /v1/api | managers | manager_routes.py |
+| GET /v1/stream/ID | members | WebSocket: the byte stream that the node was asked for in its session |
+| /v1/raft…, /v1/engine…, /v1/api | managers | manager_routes.py |
 
 Who a peer is stands in its certificate (node id, role) and is checked per route: a worker's certificate opens its own
 session and nothing else. A manager that does not lead answers 421 with the leader's address.
@@ -35,6 +36,7 @@ from swarm_agent.pki.tokens import parse_token
 from swarm_agent.store.tx import Tx
 
 from .manager_routes import MAX_API_REQUEST, Consensus, ManagerRoutes
+from .streams import StreamBroker, Teller
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Channel(Protocol):
     async def receive(self) -> bytes | None: ...
 
 
-class Sessions(Protocol):
+class Sessions(Teller, Protocol):
     """The dispatcher's door for sessions."""
 
     async def session(self, node_id: str, channel: Channel) -> None: ...
@@ -122,7 +124,8 @@ class ManagementServer:
         self._rng = random.SystemRandom()
         self._runner: web.AppRunner | None = None
         self._sockets: set[web.WebSocketResponse] = set()
-        self._managers = ManagerRoutes(manager, self._member, self._leader_only)
+        self.streams = StreamBroker()
+        self._managers = ManagerRoutes(manager, self._member, self._leader_only, self.streams)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
         """Listen. Raises OSError when the address is taken."""
@@ -131,6 +134,7 @@ class ManagementServer:
         app.router.add_post("/v1/certificate", self._certificate)
         app.router.add_post("/v1/renew", self._renew)
         app.router.add_get("/v1/session", self._session)
+        app.router.add_get("/v1/stream/{id}", self._stream)
         self._managers.add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
@@ -144,7 +148,7 @@ class ManagementServer:
 
     async def stop(self) -> None:
         """Close all sessions and stop listening."""
-        sockets = [*self._sockets, *self._managers.sockets]
+        sockets = [*self._sockets, *self._managers.sockets, *self.streams.sockets]
         await asyncio.gather(*(socket.close() for socket in sockets), return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
@@ -232,6 +236,9 @@ class ManagementServer:
             self._sockets.discard(socket)
             await socket.close()
         return socket
+
+    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
+        return await self.streams.accept(request, self._member(request))
 
     def _member(self, request: web.Request) -> Identity:
         """Who asks. Raises Forbidden for strangers and for nodes that were removed."""

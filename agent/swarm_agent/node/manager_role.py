@@ -32,6 +32,7 @@ from .manager_routes import ApiHandler
 from .peers import PeerTransport
 from .role_keeper import RoleKeeper
 from .state import SavedState, StateFolder
+from .streams import StreamBroker
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,11 @@ class ManagerRole:
     @property
     def is_leader(self) -> bool:
         return self._leader is not None
+
+    @property
+    def streams(self) -> StreamBroker:
+        """Opens streams to nodes' engines while this manager leads."""
+        return self._server.streams
 
     @property
     def dispatcher(self) -> Dispatcher | None:

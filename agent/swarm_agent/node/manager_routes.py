@@ -5,6 +5,7 @@
 | GET /v1/raft | WebSocket: raft messages to this member |
 | POST /v1/raft/join | leader: make the caller a raft member, first as learner, then with a vote |
 | POST /v1/raft/leave | leader: take the caller out of raft before it leaves the cluster |
+| GET /v1/engine/NODE | leader: WebSocket: a byte stream to the engine of a node (streams.py) |
 | POST /v1/api | leader: a request to the cluster's API that came in at a follower |
 """
 
@@ -27,6 +28,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 
 from .peers import MAX_MESSAGE, PeerTransport
+from .streams import StreamBroker, Teller
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ class Consensus(Protocol):
     def transport(self) -> PeerTransport: ...
 
     @property
+    def dispatcher(self) -> Teller | None: ...
+
+    @property
     def api(self) -> ApiHandler | None: ...
 
 
@@ -64,9 +69,14 @@ class ManagerRoutes:
     """Handlers. `member_of(request)` names the peer or refuses it; `lead()` refuses when this manager does not lead."""
 
     def __init__(
-        self, manager: Consensus, member_of: Callable[[web.Request], Identity], lead: Callable[[], object]
+        self,
+        manager: Consensus,
+        member_of: Callable[[web.Request], Identity],
+        lead: Callable[[], object],
+        streams: StreamBroker,
     ) -> None:
         self._manager = manager
+        self._streams = streams
         self._member_of = member_of
         self._lead = lead
         self.sockets: set[web.WebSocketResponse] = set()
@@ -75,6 +85,7 @@ class ManagerRoutes:
         router.add_get("/v1/raft", self._raft)
         router.add_post("/v1/raft/join", self._join)
         router.add_post("/v1/raft/leave", self._leave)
+        router.add_get("/v1/engine/{node}", self._engine)
         router.add_post("/v1/api", self._api)
 
     def _manager_only(self, request: web.Request) -> Identity:
@@ -127,6 +138,11 @@ class ManagerRoutes:
         self._lead()
         await self._manager.store.update(lambda tx: _demote(tx, identity.node_id))
         return web.json_response({})
+
+    async def _engine(self, request: web.Request) -> web.WebSocketResponse:
+        self._manager_only(request)
+        self._lead()
+        return await self._streams.relay(request, lambda: self._manager.dispatcher)
 
     async def _api(self, request: web.Request) -> web.Response:
         self._manager_only(request)

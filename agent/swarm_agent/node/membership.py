@@ -38,6 +38,7 @@ from .manager_routes import ApiHandler, RaftJoin
 from .session import SessionClient
 from .settings import Settings
 from .state import SavedState, StateFolder
+from .streams import EngineStreams
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Membership:
         self._rng = random.SystemRandom()
         self.data_plane = DataPlane(state, settings)
         self._description = NodeDescription()
+        self.streams = EngineStreams(state.node_id, settings.engine_socket, self.certificates.client_context)
         self.session = SessionClient(
             advertise=state.advertise,
             managers=state.managers,
@@ -82,6 +84,7 @@ class Membership:
             on_welcome=self._welcomed,
             on_assignments=self._assigned,
             on_state=self._session_changed,
+            on_stream=self.streams.wanted,
             rng=self._rng,
         )
         self.worker = Worker(
@@ -163,6 +166,7 @@ class Membership:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self.session.stop()
+        await self.streams.stop()
         if leave:
             await self.worker.remove_all()
         await self.worker.stop()

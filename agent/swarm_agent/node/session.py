@@ -26,6 +26,7 @@ from swarm_agent.model.session import (
     Heartbeat,
     Hello,
     ManagerPeer,
+    OpenStream,
     Statuses,
     TaskStatusUpdate,
     Welcome,
@@ -46,7 +47,8 @@ PING_INTERVAL = 3.0
 
 
 class SessionClient:
-    """Runs the session. Callbacks are called in the loop: `on_welcome`, `on_assignments`, `on_state(connected)`."""
+    """Runs the session. Callbacks are called in the loop: `on_welcome`, `on_assignments`, `on_state(connected)`,
+    `on_stream(message, host:port of the leader)`."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class SessionClient:
         on_welcome: Callable[[Welcome], None],
         on_assignments: Callable[[Assignments], None],
         on_state: Callable[[bool], None],
+        on_stream: Callable[[OpenStream, str], None],
         rng: random.Random,
     ) -> None:
         self._advertise = advertise
@@ -67,6 +70,7 @@ class SessionClient:
         self._on_welcome = on_welcome
         self._on_assignments = on_assignments
         self._on_state = on_state
+        self._on_stream = on_stream
         self._rng = rng
         self._latest: dict[str, TaskStatus] = {}
         self._unsent: set[str] = set()
@@ -152,7 +156,7 @@ class SessionClient:
                 der = socket.get_extra_info("ssl_object").getpeercert(binary_form=True)
                 if identity_of_der(der).role != "manager":
                     raise InvalidArgument(f"{address} is no manager by its certificate")
-                await self._talk(socket)
+                await self._talk(socket, address)
         return True
 
     async def _ask_for_leader(self, http: aiohttp.ClientSession, address: str) -> None:
@@ -160,7 +164,7 @@ class SessionClient:
             if response.status == 421:
                 self._preferred = str((await response.json())["message"])
 
-    async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _talk(self, socket: aiohttp.ClientWebSocketResponse, address: str) -> None:
         hello = Hello(description=self._describe(), advertise=self._advertise)
         await socket.send_bytes(encode_message(hello))
         self._unsent = set(self._latest)
@@ -171,7 +175,11 @@ class SessionClient:
             async for message in socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
                     break
-                self._receive(decode_to_node(message.data))
+                received = decode_to_node(message.data)
+                if isinstance(received, OpenStream):
+                    self._on_stream(received, address)
+                else:
+                    self._receive(received)
                 if sender.done():
                     break
         finally:

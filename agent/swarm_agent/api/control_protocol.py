@@ -59,3 +59,6 @@ class NodeControl(Protocol):
 
     async def leave(self, force: bool) -> None:
         """Raises ClusterError."""
+
+    async def unlock(self, text: str) -> None:
+        """Take up the membership of a locked manager with its unlock key. Raises ClusterError."""

@@ -16,8 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from swarm_agent.manager.control.services import PREDEFINED_NETWORKS, unknown_networks
-from swarm_agent.model import errors
-from swarm_agent.model.errors import ClusterError, Conflict, Forbidden, Unavailable, Unimplemented
+from swarm_agent.model.errors import ClusterError, Forbidden
 from swarm_agent.model.requests import InitRequest, JoinRequest, UnlockRequest
 from swarm_agent.model.specs import ServiceSpec
 from swarm_agent.network.names import NETWORK_LABEL
@@ -140,8 +139,6 @@ class LocalApi:
 
     async def _init(self, request: Request) -> Response:
         wanted = adjust_init(read_json(request, InitRequest), request.version)
-        if wanted.auto_lock_managers and self._node.local_state == "inactive":
-            raise Unimplemented("locking managers is not supported by this version")
         return json_response(await self._node.init(wanted))
 
     async def _join(self, request: Request) -> Response:
@@ -153,11 +150,8 @@ class LocalApi:
         return EMPTY
 
     async def _unlock(self, request: Request) -> Response:
-        read_json(request, UnlockRequest)
-        if self._node.local_state == "inactive":
-            raise Unavailable(errors.NOT_IN_SWARM)
-        self._node.manager()  # a worker, or a manager that is not ready, says so
-        raise Conflict("swarm is not locked")
+        await self._node.unlock(read_json(request, UnlockRequest).unlock_key)
+        return EMPTY
 
     # --- networks ----------------------------------------------------------------------------------------------------
 

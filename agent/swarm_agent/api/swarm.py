@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from swarm_agent.manager.control import cluster as control
+from swarm_agent.manager.control.roots import public_ca
 from swarm_agent.model.base import encode
 from swarm_agent.model.objects import Cluster
 from swarm_agent.model.specs import SwarmSpec
@@ -23,9 +24,8 @@ def cluster_info(cluster: Cluster) -> Cluster:
 
 
 def _shown(cluster: Cluster) -> Cluster:
-    """The signing key is never returned."""
-    ca = replace(cluster.spec.ca_config, signing_ca_key="")
-    return replace(cluster, spec=replace(cluster.spec, ca_config=ca))
+    """Nothing of the signing root's is returned, see `roots.public_ca`."""
+    return replace(cluster, spec=replace(cluster.spec, ca_config=public_ca(cluster.spec.ca_config)))
 
 
 async def update_swarm(context: Context) -> Response:
@@ -35,9 +35,7 @@ async def update_swarm(context: Context) -> Response:
     rotate_worker, rotate_manager = (
         request.strict_flag(f"rotate{role}Token", detailed=False) for role in ("Worker", "Manager")
     )
-    request.strict_flag(
-        "rotateManagerUnlockKey", detailed=False
-    )  # without a lock there is no key to rotate; Swarm ignores it too
+    rotate_unlock_key = request.strict_flag("rotateManagerUnlockKey", detailed=False)
     await context.update(
         lambda tx: control.update_cluster(
             tx,
@@ -46,6 +44,7 @@ async def update_swarm(context: Context) -> Response:
             context.rng,
             rotate_worker_token=rotate_worker,
             rotate_manager_token=rotate_manager,
+            rotate_unlock_key=rotate_unlock_key,
         )
     )
     return EMPTY

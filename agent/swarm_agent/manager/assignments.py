@@ -189,7 +189,8 @@ class Outbox:
             managers=managers(view),
             gossip_keys=cluster.gossip_keys,
             gossip_seeds=gossip_seeds(view, node.id, self._gossip_port),
-            root_ca=cluster.ca_cert,
+            root_ca=cluster.trust_bundle,
+            issuer=cluster.tls_info.cert_issuer_public_key,
             data_path_port=cluster.data_path_port or DEFAULT_DATA_PATH_PORT,
             networks=self._networks(view, node),
         )

@@ -18,6 +18,7 @@ from .dispatcher import Dispatcher
 from .liveness import Gossip
 from .loop import Clock
 from .orchestrator import Orchestrator
+from .root_rotation import RootRotation
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Leader:
             Orchestrator(store, clock=clock, rng=rng),
             Allocator(store, clock=clock),
             Scheduler(store, clock=clock),
+            RootRotation(store, rng=rng),
             self.dispatcher,
         ]
         self._started: list[Loop] = []

@@ -282,10 +282,26 @@ class Cluster(Stored, frozen=True):
     join_tokens: JoinTokens | None = None
     ca_cert: str = msgspec.field(default="", name="_CACert")
     ca_key: str = msgspec.field(default="", name="_CAKey")
+    # While the root is being changed: the next one, and its certificate as the present one signs it.
+    next_ca_cert: str = msgspec.field(default="", name="_NextCACert")
+    next_ca_key: str = msgspec.field(default="", name="_NextCAKey")
+    cross_signed: str = msgspec.field(default="", name="_CrossSigned")
     gossip_keys: list[str] = msgspec.field(default_factory=list, name="_GossipKeys")
+    gossip_step: int = msgspec.field(default=0, name="_GossipStep")  # of a change of keys, see node/gossip_keys.py
+    gossip_changed_at: str = msgspec.field(default="", name="_GossipChangedAt")
     unlock_key: str = msgspec.field(default="", name="_UnlockKey")
     # Node ids whose certificates are refused, with the RFC 3339 time until which they could still be valid.
     blacklisted: dict[str, str] = msgspec.field(default_factory=dict, name="_Blacklisted")
+
+    @property
+    def wanted_root(self) -> tuple[str, str]:
+        """Certificate and key that node certificates are signed with now. The key is empty when others have it."""
+        return (self.next_ca_cert, self.next_ca_key) if self.next_ca_cert else (self.ca_cert, self.ca_key)
+
+    @property
+    def trust_bundle(self) -> str:
+        """The roots that nodes trust now."""
+        return self.ca_cert + self.next_ca_cert
 
 
 KINDS: dict[str, type[Stored]] = {kind.KIND: kind for kind in (Cluster, Node, Service, Task, Network, Secret, Config)}

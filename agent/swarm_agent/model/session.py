@@ -67,6 +67,7 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     root_ca: str  # PEM bundle to trust
     data_path_port: int  # VXLAN UDP port
     networks: list[Network]  # cluster networks that this node must have: ingress, and those of its tasks
+    issuer: str = ""  # base64 of the DER public key that certificates are signed with now; others are to be renewed
 
 
 class Assignments(_Message, frozen=True, tag="assignments"):

@@ -75,7 +75,7 @@ async def request_admission(remote: str, token: str, availability: str, hostname
     if status != 200:
         raise RemoteError(status, message_of(text))
     answer = msgspec.json.decode(text, type=CertificateAnswer)
-    if not authority.signed_by(answer.certificate, root):
+    if not authority.trusted(answer.certificate, root):
         raise BadRequest(f"the manager at {remote} sent a certificate that its own root did not sign")
     return Admission(
         answer.node_id, answer.cluster_id, answer.role, remote, NodeCertificate(root, answer.certificate, key)

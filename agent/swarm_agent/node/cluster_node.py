@@ -5,6 +5,8 @@
 | inactive | init, join | pending, then active; back to inactive, without a trace, when it fails |
 | inactive | start with saved state | pending until the first session, then active |
 | active | leave | inactive |
+| inactive | start with keys that are locked (autolock) | locked |
+| locked | unlock | as a start with saved state |
 | any | a part fails for good | error |
 """
 
@@ -20,20 +22,25 @@ import secrets
 import socket
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from swarm_agent.manager.control import cluster as cluster_control
+from swarm_agent.manager.control import roots
 from swarm_agent.model import errors
-from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
+from swarm_agent.model.errors import BadRequest, ClusterError, Conflict, InvalidArgument, Unauthorized, Unavailable
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Node, NodeDescription
 from swarm_agent.model.requests import InitRequest, JoinRequest
 from swarm_agent.model.session import ManagerPeer
-from swarm_agent.pki import authority
+from swarm_agent.model.specs import EncryptionConfig
+from swarm_agent.pki import authority, locking
 from swarm_agent.pki.authority import Authority, Identity
 from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.worker.engine import Engine
 
 from . import addresses, founding
 from .admission import request_admission
+from .keys import is_locked, opens
 from .manager_role import ManagerRole
 from .membership import ApiFactory, Membership
 from .settings import Settings
@@ -70,6 +77,7 @@ class ClusterNode:
         self._on_fatal = on_fatal
         self._folder = StateFolder(settings.state_dir)
         self._membership: Membership | None = None
+        self._locked: SavedState | None = None  # of a manager that waits for its unlock key
         self._changing = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._rng = random.SystemRandom()
@@ -81,6 +89,8 @@ class ClusterNode:
     def local_state(self) -> LocalState:
         if self.error:
             return LocalState.ERROR
+        if self._locked is not None:
+            return LocalState.LOCKED
         if self._membership is None:
             return LocalState.INACTIVE
         return LocalState.ACTIVE if self._membership.welcomed.is_set() else LocalState.PENDING
@@ -102,6 +112,8 @@ class ClusterNode:
 
     def manager(self) -> ManagerRole:
         """This host's manager role. Raises Unavailable, with Swarm's words, when it has none that works now."""
+        if self._locked is not None:
+            raise Unavailable(errors.SWARM_LOCKED)
         if self._membership is None:
             raise Unavailable(self.error or errors.NOT_IN_SWARM)
         if self._membership.manager is None:
@@ -138,11 +150,18 @@ class ClusterNode:
         state = await asyncio.to_thread(self._folder.load)
         if state is None:
             return
-        certificate = await asyncio.to_thread(NodeCertificate.load, self._folder.certificates)
+        if await asyncio.to_thread(is_locked, self._folder):
+            self._locked = state
+            log.info("this manager's keys are locked; `docker swarm unlock` with the cluster's unlock key goes on")
+            return
+        await self._take_up(state, None)
+
+    async def _take_up(self, state: SavedState, lock: bytes | None) -> None:
+        certificate = await asyncio.to_thread(NodeCertificate.load, self._folder.certificates, lock)
         if certificate is None:
             self.error = f"the node's certificate in {self._folder.certificates} is missing or incomplete"
             return
-        membership = self._member(state, certificate)
+        membership = self._member(state, certificate, lock)
         self._membership = membership
         self._starting = asyncio.create_task(self._resume(membership), name="resume")
 
@@ -153,6 +172,23 @@ class ClusterNode:
         except Exception as error:
             log.exception("this node cannot take up its membership")
             self.error = str(error) or type(error).__name__
+
+    async def unlock(self, text: str) -> None:
+        """Go on with the cluster's unlock key; returns when this manager runs, or soon after it could not. Raises
+        Unauthorized for another key, Conflict when nothing is locked, Unavailable outside a cluster."""
+        async with self._changing:
+            if self._locked is None:
+                self.manager()  # a worker, or a manager that is not ready, says so
+                raise Conflict(errors.NOT_LOCKED)
+            lock = locking.parse_unlock_key(text)
+            if lock is None or not await asyncio.to_thread(opens, self._folder, lock):
+                raise Unauthorized(errors.WRONG_UNLOCK_KEY)
+            state, self._locked = self._locked, None
+            await self._take_up(state, lock)
+            if self._starting is not None:
+                await asyncio.wait([self._starting], timeout=READY_TIMEOUT)
+            if self.error:
+                raise Unavailable(self.error)
 
     async def stop(self) -> None:
         """Stop the agent's parts; containers go on running."""
@@ -175,10 +211,19 @@ class ClusterNode:
             port = founding.check_data_path_port(request.data_path_port)
             availability = founding.check_availability(request.availability)
             spec = cluster_control.complete_spec(request.spec)
+            if request.auto_lock_managers:
+                spec = replace(spec, encryption_config=EncryptionConfig(auto_lock_managers=True))
+            unlock_key = cluster_control.next_unlock_key(spec.encryption_config.auto_lock_managers, self._rng)
+            lock = locking.parse_unlock_key(unlock_key)
             where = await self._resolve(request.listen_addr, request.advertise_addr, request.data_path_addr)
             node_id, cluster_id = new_id(self._rng), new_id(self._rng)
             now = datetime.datetime.now(datetime.UTC)
-            root, certificate = await asyncio.to_thread(_first_certificate, node_id, cluster_id, now)
+            brought = roots.checked_root(spec.ca_config, now)
+            root = brought if brought is not None else await asyncio.to_thread(Authority.create, now)
+            if not root.key:
+                raise InvalidArgument("a cluster is founded with a CA certificate and its key, not with one alone")
+            identity = Identity(node_id, "manager", cluster_id)
+            certificate = await asyncio.to_thread(_first_certificate, root, identity, now)
             state = SavedState(
                 node_id=node_id,
                 cluster_id=cluster_id,
@@ -191,8 +236,8 @@ class ClusterNode:
                 managers=[ManagerPeer(node_id, where.advertise_addr)],
                 raft_id=secrets.randbits(63) | 1,
             )
-            await asyncio.to_thread(certificate.save, self._folder.certificates)
-            membership = self._member(state, certificate)
+            await asyncio.to_thread(certificate.save, self._folder.certificates, lock)
+            membership = self._member(state, certificate, lock)
             first = founding.found(
                 cluster_id=cluster_id,
                 node_id=node_id,
@@ -206,6 +251,7 @@ class ClusterNode:
                 manager_addr=where.advertise_addr,
                 description=NodeDescription(hostname=socket.gethostname()),
                 authority=root,
+                unlock_key=unlock_key,
                 gossip_keys=[secrets.token_bytes(32) for _ in range(founding.GOSSIP_KEYS)],
                 raft_id=state.raft_id,
                 rng=self._rng,
@@ -225,10 +271,13 @@ class ClusterNode:
     async def _force_new_cluster(self) -> str:
         """Make this manager the only one of its cluster, with all state that it has. The way out of a lost quorum."""
         membership = self._membership
+        if self._locked is not None:
+            raise Unavailable(errors.SWARM_LOCKED)
         if membership is None or membership.manager is None:
             raise Unavailable(errors.NOT_IN_SWARM if membership is None else errors.NOT_A_MANAGER)
         await membership.stop()
-        fresh = self._member(membership.state, membership.certificates.present)
+        certificates = membership.certificates
+        fresh = self._member(membership.state, certificates.present, certificates.keys.lock)
         self._membership = fresh
         await fresh.start_manager(force_new_cluster=True)
         assert fresh.manager is not None
@@ -278,13 +327,15 @@ class ClusterNode:
         """Leave the cluster: tasks end, the state folder is emptied. Raises Unavailable with Swarm's warnings."""
         async with self._changing:
             membership = self._membership
-            if membership is None and not self.error:
+            if self._locked is not None and not force:
+                raise Unavailable(errors.LEAVE_LOCKED)
+            if membership is None and self._locked is None and not self.error:
                 raise Unavailable(errors.NO_SWARM)
             if membership is not None and membership.manager is not None and not force:
                 raise Unavailable(_leave_warning(membership.manager))
             if membership is not None and membership.manager is not None:
                 await self._resign(membership)
-            self._membership = None
+            self._membership = self._locked = None
             self.error = ""
             if membership is not None:
                 await membership.stop(leave=True)
@@ -305,12 +356,19 @@ class ClusterNode:
     # --- helpers -----------------------------------------------------------------------------------------------------
 
     def _check_outside(self) -> None:
-        if self._membership is not None:
+        if self._membership is not None or self._locked is not None:
             raise Unavailable(errors.SWARM_EXISTS)
 
-    def _member(self, state: SavedState, certificate: NodeCertificate) -> Membership:
+    def _member(self, state: SavedState, certificate: NodeCertificate, lock: bytes | None = None) -> Membership:
         return Membership(
-            self._settings, self._folder, state, certificate, self._engine, self._api, on_fatal=self._on_fatal
+            self._settings,
+            self._folder,
+            state,
+            certificate,
+            self._engine,
+            self._api,
+            lock=lock,
+            on_fatal=self._on_fatal,
         )
 
     async def _enter(self, membership: Membership, steps: Callable[[], object]) -> None:
@@ -350,13 +408,10 @@ class ClusterNode:
         return addresses.join_host_port(host, port)
 
 
-def _first_certificate(node_id: str, cluster_id: str, now: datetime.datetime) -> tuple[Authority, NodeCertificate]:
-    root = Authority.create(now)
+def _first_certificate(root: Authority, identity: Identity, now: datetime.datetime) -> NodeCertificate:
     key = authority.new_key()
-    cert = root.issue(
-        authority.new_signing_request(key), Identity(node_id, "manager", cluster_id), now, datetime.timedelta(days=90)
-    )
-    return root, NodeCertificate(root.cert, cert, key)
+    cert = root.issue(authority.new_signing_request(key), identity, now, datetime.timedelta(days=90))
+    return NodeCertificate(root.cert, cert, key)
 
 
 def _source_address(remote: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from swarm_agent.manager.control.roots import public_ca, tls_info
 from swarm_agent.model.base import public
 from swarm_agent.model.errors import BadRequest, InvalidArgument
 from swarm_agent.model.objects import (
@@ -19,10 +20,9 @@ from swarm_agent.model.objects import (
     Node,
     NodeDescription,
     NodeStatus,
-    NodeTLSInfo,
 )
 from swarm_agent.model.specs import NetworkSpec, NodeSpec, SwarmSpec
-from swarm_agent.pki.authority import Authority, issuer_info
+from swarm_agent.pki.authority import Authority
 from swarm_agent.pki.tokens import new_token
 from swarm_agent.store.tx import Tx
 
@@ -93,27 +93,23 @@ def found(
     manager_addr: str,
     description: NodeDescription,
     authority: Authority,
+    unlock_key: str,
     gossip_keys: list[bytes],
     raft_id: int,
     rng: random.Random,
 ) -> Founding:
     """Make the first objects. `spec` is already complete (defaults applied)."""
-    subject, key = issuer_info(authority.cert)
-    tls_info = NodeTLSInfo(
-        trust_root=authority.cert,
-        cert_issuer_subject=base64.b64encode(subject).decode(),
-        cert_issuer_public_key=base64.b64encode(key).decode(),
-    )
     cluster = Cluster(
         id=cluster_id,
-        spec=public(spec),
-        tls_info=tls_info,
+        spec=replace(public(spec), ca_config=public_ca(spec.ca_config)),
+        tls_info=tls_info(authority.cert, authority.cert),
         default_addr_pool=pools,
         subnet_size=subnet_size,
         data_path_port=data_path_port,
         join_tokens=JoinTokens(worker=new_token(authority.cert, rng), manager=new_token(authority.cert, rng)),
         ca_cert=authority.cert,
         ca_key=authority.key,
+        unlock_key=unlock_key,
         gossip_keys=[base64.b64encode(key).decode() for key in gossip_keys],
     )
     node = Node(

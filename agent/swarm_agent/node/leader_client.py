@@ -73,4 +73,7 @@ class LeaderClient:
         key = await asyncio.to_thread(authority.new_key)
         request = RenewalRequest(csr=authority.new_signing_request(key))
         answer = msgspec.json.decode(await self.post("/v1/renew", msgspec.json.encode(request)), type=CertificateAnswer)
-        return NodeCertificate(self._holder.present.root, answer.certificate, key)
+        root = self._holder.present.root
+        if not authority.trusted(answer.certificate, root):
+            raise ClusterError("the manager sent a certificate that leads to no root which this node trusts")
+        return NodeCertificate(root, answer.certificate, key)

@@ -31,11 +31,12 @@ from swarm_agent.model.errors import ClusterError, Forbidden, InvalidArgument, N
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Cluster, Node, NodeDescription, NodeStatus
 from swarm_agent.model.specs import NodeSpec
-from swarm_agent.pki.authority import Authority, Identity, identity_of_der
+from swarm_agent.pki.authority import Identity, identity_of_der
 from swarm_agent.pki.tokens import parse_token
 from swarm_agent.store.tx import Tx
 
 from .manager_routes import MAX_API_REQUEST, Consensus, ManagerRoutes
+from .signing import sign
 from .streams import StreamBroker, Teller
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class Leadership(Consensus, Protocol):
 
     @property
     def cluster_id(self) -> str: ...
+
+    def external_context(self, root: str) -> ssl.SSLContext:
+        """For talking to an external authority, see signing.py."""
+        ...
 
     @property
     def dispatcher(self) -> Sessions | None:
@@ -201,9 +206,7 @@ class ManagementServer:
         )
 
     async def _issue(self, cluster: Cluster, csr: str, identity: Identity) -> str:
-        life = datetime.timedelta(microseconds=cluster.spec.ca_config.node_cert_expiry // 1000)
-        authority = Authority(cluster.ca_cert, cluster.ca_key)
-        return await asyncio.to_thread(authority.issue, csr, identity, datetime.datetime.now(datetime.UTC), life)
+        return await sign(cluster, csr, identity, datetime.datetime.now(datetime.UTC), self._manager.external_context)
 
     async def _renew(self, request: web.Request) -> web.Response:
         identity = self._member(request)

@@ -10,16 +10,15 @@ import asyncio
 import logging
 import random
 import secrets
+import ssl
 from collections.abc import Callable
-
-import msgspec
 
 from swarm_agent.manager.dispatcher import Dispatcher
 from swarm_agent.manager.leader import Leader
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Cluster, Node
 from swarm_agent.model.session import ManagerPeer
-from swarm_agent.pki.files import write_private
+from swarm_agent.pki import tls
 from swarm_agent.raft.driver import RaftNode
 from swarm_agent.raft.files import OsFiles
 from swarm_agent.raft.messages import Membership
@@ -27,6 +26,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.view import Change
 
 from .certificates import CertificateHolder
+from .lock_keeper import LockKeeper
 from .management import ManagementServer
 from .manager_routes import ApiHandler
 from .peers import PeerTransport
@@ -37,12 +37,6 @@ from .streams import StreamBroker
 log = logging.getLogger(__name__)
 
 HAND_OVER_TIMEOUT = 3.0  # seconds that an orderly stop waits for a successor
-
-
-class RaftKeys(msgspec.Struct, frozen=True):
-    """`raft-keys.json`: the keys that encrypt log and snapshots, hex. The first encrypts, all decrypt."""
-
-    keys: list[str]
 
 
 class ManagerRole:
@@ -56,12 +50,15 @@ class ManagerRole:
         *,
         liveness: Callable[[str], bool | None],
         on_fatal: Callable[[BaseException], None],
+        relocked: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
         self._state = state
         self._certificates = certificates
         self._liveness = liveness
         self._on_fatal = on_fatal
+        self._relocked = relocked
+        self._locks: LockKeeper | None = None
         self._raft: RaftNode | None = None
         self._store: Store | None = None
         self._leader: Leader | None = None
@@ -136,7 +133,7 @@ class ManagerRole:
         cluster whose state is on its disk.
         """
         rng = random.Random(secrets.randbits(64))
-        keys = await asyncio.to_thread(self._load_keys)
+        keys = (await asyncio.to_thread(self._certificates.keys.raft_keys)).raw
         store = Store()
         self._raft = await RaftNode.start(
             OsFiles(self._folder.raft),
@@ -155,8 +152,14 @@ class ManagerRole:
         self._raft.on_leadership(lambda is_leader: self._leadership.set())
         self._follow = asyncio.create_task(self._follow_leadership(), name="leadership")
         self._raft.on_membership(lambda members: self.transport.keep({member.id for member in members.members}))
+        self._locks = LockKeeper(store, self._raft, self._certificates, relocked=self._relocked)
+        self._locks.start()
         context = self._certificates.server_context()
         await self._server.start(self._state.listen, self._state.listen_port, context)
+
+    def external_context(self, root: str) -> ssl.SSLContext:
+        """For talking to an external certificate authority under that root."""
+        return tls.external_context(self._certificates.present, root)
 
     @property
     def ready(self) -> bool:
@@ -192,6 +195,8 @@ class ManagerRole:
             self._follow.cancel()
             await asyncio.gather(self._follow, return_exceptions=True)
         await self._stop_leading()
+        if self._locks is not None:
+            await self._locks.stop()
         await self._server.stop()
         if self._raft is not None:
             await self._raft.stop()
@@ -206,14 +211,6 @@ class ManagerRole:
                 await self._raft.transfer_leadership()
         except (ClusterError, TimeoutError) as error:
             log.info("leadership could not be handed over: %s", error)
-
-    def _load_keys(self) -> list[bytes]:
-        try:
-            stored = msgspec.json.decode(self._folder.raft_key.read_bytes(), type=RaftKeys)
-        except FileNotFoundError:
-            stored = RaftKeys([secrets.token_hex(32)])
-            write_private(self._folder.raft_key, msgspec.json.encode(stored))
-        return [bytes.fromhex(key) for key in stored.keys]
 
     def _store_changed(self, changes: list[Change]) -> None:
         if any(change.kind is Cluster and change.old is None for change in changes):

@@ -11,7 +11,6 @@ worker by its certificate too.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import datetime
 import logging
@@ -23,15 +22,15 @@ from collections.abc import Callable
 import msgspec
 
 from swarm_agent.model.errors import ClusterError
-from swarm_agent.model.objects import Node, NodeDescription, NodeTLSInfo
+from swarm_agent.model.objects import Node, NodeDescription
 from swarm_agent.model.session import Assignments, ManagerPeer, Welcome
-from swarm_agent.pki.authority import issuer_info
 from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.worker.engine import Engine, EngineError
 from swarm_agent.worker.worker import Worker
 
 from .certificates import CertificateHolder, renewal_time
 from .data_plane import DataPlane
+from .keys import NodeKeys
 from .leader_client import LeaderClient
 from .manager_role import ManagerRole
 from .manager_routes import ApiHandler, RaftJoin
@@ -65,11 +64,12 @@ class Membership:
         engine: Engine,
         api: ApiFactory,
         *,
+        lock: bytes | None = None,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.state = state
         self._folder = folder
-        self.certificates = CertificateHolder(certificate, folder.certificates)
+        self.certificates = CertificateHolder(certificate, NodeKeys(folder, lock))
         self._api = api
         self._on_fatal = on_fatal
         self._rng = random.SystemRandom()
@@ -103,6 +103,9 @@ class Membership:
         self._role_wake = asyncio.Event()
         self._role_task: asyncio.Task[None] | None = None
         self._node = Node(id=state.node_id)
+        # What the leader wants of this node's certificate.
+        self._roots = self._issuer = ""
+        self._renewal_wanted = False
         self._describing: asyncio.Task[None] | None = None
         self.welcomed = asyncio.Event()
 
@@ -123,6 +126,7 @@ class Membership:
             self.certificates,
             liveness=self.data_plane.liveness,
             on_fatal=self._on_fatal,
+            relocked=self._want_renewal,
         )
         role.api = self._api(role)
         return role
@@ -176,6 +180,7 @@ class Membership:
 
     def _welcomed(self, message: Welcome) -> None:
         self._node = message.node
+        self._roots, self._issuer = message.root_ca, message.issuer
         self.worker.node(message.node)
         self.data_plane.welcome(message)
         self._remember_managers(message.managers)
@@ -204,8 +209,7 @@ class Membership:
                     await self._role_wake.wait()
             self._role_wake.clear()
             try:
-                if left <= 0:
-                    await self._renew()
+                await self._settle_certificate(due=left <= 0)
                 await self._settle_role()
             except (ClusterError, OSError, TimeoutError) as error:
                 log.warning("role or certificate cannot be settled now: %s", error)
@@ -213,10 +217,29 @@ class Membership:
                 self._role_wake.set()
             renew_at = renewal_time(self.certificates.present.cert, self._rng)
 
+    def _want_renewal(self) -> None:
+        """The key of the certificate should be a new one soon."""
+        self._renewal_wanted = True
+        self._role_wake.set()
+
+    async def _settle_certificate(self, *, due: bool) -> None:
+        """Trust the roots that the leader says, and have a certificate that is young enough and by the right root."""
+        if self._roots and self._roots != self.certificates.present.root:
+            await self.certificates.trust(self._roots)
+            self._tell_description()
+        wrong = self._issuer and self._issuer != self.certificates.tls_info.cert_issuer_public_key
+        if due or wrong or self._renewal_wanted:
+            self._renewal_wanted = False
+            await self._renew()
+
+    def _tell_description(self) -> None:
+        tls_info = self.certificates.tls_info
+        self._description = msgspec.structs.replace(self._description, tls_info=tls_info)
+        self.session.description_changed()
+
     async def _renew(self) -> None:
         await self.certificates.replace(await self.leader.renew())
-        self._description = await self._describe()
-        self.session.description_changed()
+        self._tell_description()
 
     async def _settle_role(self) -> None:
         if not self.welcomed.is_set():
@@ -257,6 +280,8 @@ class Membership:
         self._joined_raft = False
         self._remember(role="worker", raft_id=0)
         await asyncio.to_thread(self._folder.forget_raft)
+        if self.certificates.keys.lock is not None:
+            await self.certificates.change_lock(None)  # only managers are locked
 
     def _remember(self, **changes: object) -> None:
         self.state = msgspec.structs.replace(self.state, **changes)
@@ -266,13 +291,7 @@ class Membership:
 
     async def _describe(self) -> NodeDescription:
         """What this node is: its engine's resources, and the root it trusts."""
-        subject, key = issuer_info(self.certificates.present.root)
-        tls_info = NodeTLSInfo(
-            trust_root=self.certificates.present.root,
-            cert_issuer_subject=base64.b64encode(subject).decode(),
-            cert_issuer_public_key=base64.b64encode(key).decode(),
-        )
-        return msgspec.structs.replace(await self.worker.describe(), tls_info=tls_info)
+        return msgspec.structs.replace(await self.worker.describe(), tls_info=self.certificates.tls_info)
 
     async def _watch_description(self) -> None:
         while True:

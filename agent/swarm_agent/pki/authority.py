@@ -10,10 +10,10 @@ import datetime
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from swarm_agent.model.errors import InvalidArgument
 
@@ -45,7 +45,10 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def _load_key(pem: str) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(pem.encode(), None)
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise InvalidArgument("the CA key cannot be read: it must be a PEM key without a passphrase") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidArgument("the CA key must be an elliptic-curve key")
     return key
@@ -65,6 +68,17 @@ class Authority:
 
     cert: str
     key: str
+
+    def __repr__(self) -> str:
+        return "Authority(…)"
+
+    @classmethod
+    def bring(cls, cert: str, key: str) -> Authority:
+        """A root that the user brings. Raises InvalidArgument when it is not one certificate and its key."""
+        root = one_root(cert)
+        if not is_key_of(key, root):
+            raise InvalidArgument("the CA key does not match the CA certificate")
+        return cls(root, _key_pem(_load_key(key)))
 
     @classmethod
     def create(cls, now: datetime.datetime) -> Authority:
@@ -124,9 +138,82 @@ class Authority:
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(unit), x509.DNSName(identity.node_id)]), critical=False
             )
+            .add_extension(_key_identifier(root), critical=False)
             .sign(_load_key(self.key), hashes.SHA256())
         )
         return cert.public_bytes(serialization.Encoding.PEM).decode()
+
+    def cross_sign(self, root_pem: str) -> str:
+        """Another root, as this one signs it: who trusts this root trusts with it what the other signs."""
+        root = x509.load_pem_x509_certificate(self.cert.encode())
+        other = x509.load_pem_x509_certificate(root_pem.encode())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(other.subject)
+            .issuer_name(root.subject)
+            .public_key(other.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(other.not_valid_before_utc)
+            .not_valid_after(min(other.not_valid_after_utc, root.not_valid_after_utc))
+        )
+        for extension in other.extensions:
+            if extension.oid != ExtensionOID.AUTHORITY_KEY_IDENTIFIER:  # that would name itself
+                builder = builder.add_extension(extension.value, extension.critical)
+        builder = builder.add_extension(_key_identifier(root), critical=False)
+        return builder.sign(_load_key(self.key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Which key signed. All roots of a cluster may have the same name, and OpenSSL goes by this to tell them apart."""
+    try:
+        known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
+
+
+def certificates_in(pem: str) -> list[str]:
+    """The certificates of a bundle, each in normal form. Raises InvalidArgument when it cannot be read or is empty."""
+    try:
+        found = x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        raise InvalidArgument("could not parse the desired CA certificate") from None
+    return [cert.public_bytes(serialization.Encoding.PEM).decode() for cert in found]
+
+
+def one_root(pem: str) -> str:
+    """The only certificate of the text, in normal form. Raises InvalidArgument: several, none, not a CA's, not on an
+    elliptic curve."""
+    found = certificates_in(pem)
+    if len(found) != 1:
+        raise InvalidArgument("the desired CA certificate cannot contain multiple certificates")
+    cert = x509.load_pem_x509_certificate(found[0].encode())
+    try:
+        authority = cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        authority = False
+    if not authority:
+        raise InvalidArgument("the desired CA certificate is not one of a certificate authority")
+    if not isinstance(cert.public_key(), ec.EllipticCurvePublicKey):
+        raise InvalidArgument("only ECDSA keys are supported for the desired CA certificate")
+    return found[0]
+
+
+def is_key_of(key_pem: str, cert_pem: str) -> bool:
+    """True when the private key belongs to the (first) certificate."""
+    cert = x509.load_pem_x509_certificate(cert_pem.encode())
+    return _load_key(key_pem).public_key() == cert.public_key()
+
+
+def is_request_of(csr_pem: str, cert_pem: str) -> bool:
+    """True when a signing request and a certificate are for the same key."""
+    cert = x509.load_pem_x509_certificate(cert_pem.encode())
+    return x509.load_pem_x509_csr(csr_pem.encode()).public_key() == cert.public_key()
+
+
+def same_key(cert_pem: str, other_pem: str) -> bool:
+    """True when two certificates are for the same key."""
+    return issuer_info(cert_pem)[1] == issuer_info(other_pem)[1]
 
 
 def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
@@ -172,6 +259,26 @@ def issuer_info(cert_pem: str) -> tuple[bytes, bytes]:
     cert = x509.load_pem_x509_certificate(cert_pem.encode())
     key = cert.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return cert.subject.public_bytes(), key
+
+
+def issuer_of(chain_pem: str, bundle_pem: str) -> tuple[bytes, bytes] | None:
+    """`issuer_info` of the certificate that signed the first one of the chain: a root of the bundle, or a link in the
+    chain itself. None when neither did."""
+    for candidate in [*certificates_in(bundle_pem), *certificates_in(chain_pem)[1:]]:
+        if signed_by(chain_pem, candidate):
+            return issuer_info(candidate)
+    return None
+
+
+def trusted(chain_pem: str, bundle_pem: str) -> bool:
+    """True when a chain of certificates leads to a root of the bundle. Times are not looked at."""
+    links = certificates_in(chain_pem)
+    for number, link in enumerate(links):
+        if any(signed_by(link, root) for root in certificates_in(bundle_pem)):
+            return True
+        if number + 1 < len(links) and not signed_by(link, links[number + 1]):
+            return False
+    return False
 
 
 def signed_by(cert_pem: str, root_pem: str) -> bool:

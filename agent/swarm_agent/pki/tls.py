@@ -2,12 +2,15 @@
 
 Peers are known by node id and role in the certificate, not by host name: hosts have many names and addresses. So host
 name checks are off and the code above asks `identity_of_der` for whom it talks to.
+
+OpenSSL wants certificate and key as files. They are handed over in memory (memfd), because on disk the key may be
+locked, and must then not lie beside its lock in the clear.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
-from pathlib import Path
 
 from .files import NodeCertificate
 
@@ -19,20 +22,20 @@ def _base(protocol: int) -> ssl.SSLContext:
     return context
 
 
-def server_context(certificate: NodeCertificate, folder: Path) -> ssl.SSLContext:
+def server_context(certificate: NodeCertificate) -> ssl.SSLContext:
     """For a manager. Clients may come without a certificate (to ask for one); with one, it must be of this cluster."""
     context = _base(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_OPTIONAL
-    load_into(context, certificate, folder)
+    load_into(context, certificate)
     return context
 
 
-def client_context(certificate: NodeCertificate, folder: Path) -> ssl.SSLContext:
+def client_context(certificate: NodeCertificate) -> ssl.SSLContext:
     """For a member that talks to a manager."""
     context = _base(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    load_into(context, certificate, folder)
+    load_into(context, certificate)
     return context
 
 
@@ -53,7 +56,22 @@ def root_only_context(root_pem: str) -> ssl.SSLContext:
     return context
 
 
-def load_into(context: ssl.SSLContext, certificate: NodeCertificate, folder: Path) -> None:
-    """Give a context this certificate; on a context in use, new connections get it. `folder` holds the saved files."""
-    context.load_cert_chain(folder / "node.crt", folder / "node.key")
+def external_context(certificate: NodeCertificate, root_pem: str) -> ssl.SSLContext:
+    """For asking an external authority: it is known by its host name, under the cluster's roots or the given one."""
+    context = _base(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = ssl.CERT_REQUIRED
+    load_into(context, certificate)
+    context.load_verify_locations(cadata=root_pem)
+    return context
+
+
+def load_into(context: ssl.SSLContext, certificate: NodeCertificate) -> None:
+    """Give a context this certificate; on a context in use, new connections get it. Roots are only added: for fewer of
+    them a new context is needed."""
+    descriptor = os.memfd_create("node-certificate")
+    try:
+        os.write(descriptor, certificate.cert.encode() + b"\n" + certificate.key.encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
     context.load_verify_locations(cadata=certificate.root)

@@ -20,7 +20,7 @@ from swarm_agent.api.frontdoor import FrontDoor
 from swarm_agent.api.local import Forward, LocalApi
 from swarm_agent.manager.control.cluster import complete_spec
 from swarm_agent.model import errors
-from swarm_agent.model.errors import Unavailable
+from swarm_agent.model.errors import Conflict, Unauthorized, Unavailable
 from swarm_agent.model.objects import (
     Cluster,
     EngineDescription,
@@ -86,6 +86,14 @@ class SmallNode:
             raise Unavailable(errors.SWARM_EXISTS)
         self.joined.append(request)
         self.local_state, self.node_id = "active", "node00000000000000000000b"
+
+    async def unlock(self, text: str) -> None:
+        if self.local_state != "locked":
+            self.manager()
+            raise Conflict(errors.NOT_LOCKED)
+        if text != "SWMKEY-1-good":
+            raise Unauthorized(errors.WRONG_UNLOCK_KEY)
+        self.local_state = "active"
 
     async def leave(self, force: bool) -> None:
         if self.local_state == "inactive":

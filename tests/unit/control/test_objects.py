@@ -42,7 +42,7 @@ from swarm_agent.model.specs import (
     ConfigSpec,
     DispatcherConfig,
     Driver,
-    EncryptionConfig,
+    ExternalCA,
     NetworkSpec,
     NodeSpec,
     OrchestrationConfig,
@@ -340,7 +340,11 @@ def test_zero_is_a_history_limit_of_its_own() -> None:
             InvalidArgument,
             "heartbeat time period cannot be a negative duration",
         ),
-        (SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True)), Unimplemented, "locking managers"),
+        (
+            SwarmSpec(ca_config=CAConfig(external_cas=[ExternalCA(protocol="acme", url="https://ca")])),
+            BadRequest,
+            'invalid protocol: "acme"',
+        ),
     ],
 )
 def test_refused_settings(spec: SwarmSpec, error: type[ClusterError], text: str) -> None:

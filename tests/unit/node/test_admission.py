@@ -45,6 +45,7 @@ class Manager:
     address: str = ""
     folder: object = None
     cluster_id: str = "cluster1"
+    external_context: object = None
 
     @property
     def cluster(self):
@@ -72,7 +73,7 @@ async def manager(tmp_path):
     certificate.save(tmp_path / "m1")
     manager = Manager(store, RecordingDispatcher(), root=root, folder=tmp_path)
     server = ManagementServer(manager)
-    await server.start("127.0.0.1", 0, tls.server_context(certificate, tmp_path / "m1"))
+    await server.start("127.0.0.1", 0, tls.server_context(certificate))
     manager.address = f"127.0.0.1:{server.port}"
     yield manager
     await server.stop()
@@ -120,7 +121,7 @@ async def test_a_manager_that_does_not_lead_sends_the_joiner_to_the_leader(manag
     follower = Manager(manager.store, None, leader_addr=manager.address)
     server = ManagementServer(follower)
     certificate = NodeCertificate.load(manager.folder / "m1")
-    await server.start("127.0.0.1", 0, tls.server_context(certificate, manager.folder / "m1"))
+    await server.start("127.0.0.1", 0, tls.server_context(certificate))
     try:
         token = manager.cluster.join_tokens.worker
         found = await request_admission(f"127.0.0.1:{server.port}", token, "active", "host7")
@@ -141,7 +142,7 @@ async def _open_session(manager: Manager, context: ssl.SSLContext) -> bytes:
 async def test_a_members_session_reaches_the_dispatcher_under_its_own_id(manager):
     found = await request_admission(manager.address, manager.cluster.join_tokens.worker, "active", "host7")
     found.certificate.save(manager.folder / "w")
-    assert await _open_session(manager, tls.client_context(found.certificate, manager.folder / "w")) == b"hello"
+    assert await _open_session(manager, tls.client_context(found.certificate)) == b"hello"
     assert manager.dispatcher.seen == [found.node_id]
 
 
@@ -161,7 +162,7 @@ async def test_a_removed_node_gets_no_session(manager):
 
     await manager.store.update(blacklist)
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
-        await _open_session(manager, tls.client_context(found.certificate, manager.folder / "w"))
+        await _open_session(manager, tls.client_context(found.certificate))
     assert refusal.value.status == 403
     assert manager.dispatcher.seen == []
 

@@ -30,6 +30,7 @@ def first_objects() -> founding.Founding:
         manager_addr="192.168.0.1:2377",
         description=NodeDescription(hostname="host1"),
         authority=Authority.create(NOW),
+        unlock_key="",
         gossip_keys=[b"k" * 32],
         raft_id=7,
         rng=random.Random(1),

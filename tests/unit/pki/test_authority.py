@@ -111,20 +111,18 @@ async def _talk(server: ssl.SSLContext, client: ssl.SSLContext) -> bytes | None:
     return await seen
 
 
-async def test_members_know_each_other_and_strangers_stay_out(tmp_path):
+async def test_members_know_each_other_and_strangers_stay_out():
     root, foreign = Authority.create(NOW), Authority.create(NOW)
     manager, worker, stranger = (
         member(root, "m", "manager"),
         member(root, "w", "worker"),
         member(foreign, "w", "worker"),
     )
-    for name, certificate in {"m": manager, "w": worker, "s": stranger}.items():
-        certificate.save(tmp_path / name)
-    server = tls.server_context(manager, tmp_path / "m")
+    server = tls.server_context(manager)
 
-    der = await _talk(server, tls.client_context(worker, tmp_path / "w"))
+    der = await _talk(server, tls.client_context(worker))
     assert der is not None and authority.identity_of_der(der).node_id == "w"
     assert await _talk(server, tls.root_only_context(root.cert)) is None
     assert await _talk(server, tls.first_contact_context()) is None
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        await asyncio.wait_for(_talk(server, tls.client_context(stranger, tmp_path / "s")), 5)
+        await asyncio.wait_for(_talk(server, tls.client_context(stranger)), 5)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 
 from msgspec.structs import replace
 
-from swarm_agent.model.errors import NO_SWARM, BadRequest, InvalidArgument, Unavailable, Unimplemented
+from swarm_agent.model.errors import NO_SWARM, BadRequest, InvalidArgument, Unavailable
 from swarm_agent.model.objects import Cluster, JoinTokens, Version
 from swarm_agent.model.specs import SwarmSpec
 from swarm_agent.model.times import SECOND
+from swarm_agent.pki.authority import one_root
+from swarm_agent.pki.locking import KEY_SIZE, format_unlock_key
 from swarm_agent.pki.tokens import new_token
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Reader
+
+from . import roots
 
 HISTORY_LIMIT = 5
 SNAPSHOT_INTERVAL = 10_000
@@ -49,10 +54,12 @@ def update_cluster(
     *,
     rotate_worker_token: bool = False,
     rotate_manager_token: bool = False,
+    rotate_unlock_key: bool = False,
 ) -> Cluster:
-    """Replace the spec and rotate tokens. Clients send the whole spec; zero values mean the defaults, as in Swarm.
+    """Replace the spec and rotate tokens, unlock key and root. Clients send the whole spec; zero values mean the
+    defaults, as in Swarm.
 
-    Raises OutOfSequence, BadRequest, InvalidArgument, Unimplemented.
+    Raises OutOfSequence, BadRequest, InvalidArgument.
     """
     cluster = get_cluster(tx)
     orchestration, raft = spec.orchestration, spec.raft
@@ -64,14 +71,24 @@ def update_cluster(
         raft=replace(raft, keep_old_snapshots=raft.keep_old_snapshots or 0),
     )
     spec = _checked(spec)
-    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate:
-        raise Unimplemented("rotating the root certificate is not supported by this version")
+    cluster = roots.with_root_of(cluster, spec.ca_config, datetime.datetime.fromisoformat(tx.now))
+    spec = replace(spec, ca_config=roots.public_ca(spec.ca_config))
+    locks = spec.encryption_config.auto_lock_managers
+    keep = locks and cluster.unlock_key and not rotate_unlock_key
+    unlock_key = cluster.unlock_key if keep else next_unlock_key(locks, rng)
     tokens = cluster.join_tokens or JoinTokens()
     if rotate_worker_token:
         tokens = replace(tokens, worker=new_token(cluster.ca_cert, rng))
     if rotate_manager_token:
         tokens = replace(tokens, manager=new_token(cluster.ca_cert, rng))
-    return tx.update(replace(cluster, spec=spec, join_tokens=tokens, version=Version(index=version)))
+    return tx.update(
+        replace(cluster, spec=spec, join_tokens=tokens, unlock_key=unlock_key, version=Version(index=version))
+    )
+
+
+def next_unlock_key(locks: bool, rng: random.Random) -> str:
+    """A fresh unlock key, or nothing for managers that do not lock."""
+    return format_unlock_key(rng.randbytes(KEY_SIZE)) if locks else ""
 
 
 def _checked(spec: SwarmSpec) -> SwarmSpec:
@@ -82,16 +99,14 @@ def _checked(spec: SwarmSpec) -> SwarmSpec:
     for external in ca.external_cas:
         if external.protocol.lower() != "cfssl":
             raise BadRequest(f'invalid protocol: "{external.protocol}"')
-    if ca.external_cas:
-        raise Unimplemented("external certificate authorities are not supported by this version")
-    if ca.signing_ca_cert or ca.signing_ca_key:
-        raise Unimplemented("bringing an own root certificate is not supported by this version")
+        if not external.url.startswith(("https://", "http://")):
+            raise InvalidArgument(f"invalid external CA URL: {external.url!r}")
+        if external.ca_cert.strip():
+            one_root(external.ca_cert)
     if ca.node_cert_expiry and ca.node_cert_expiry < MIN_CERT_EXPIRY:
         raise InvalidArgument("minimum certificate expiry time is: 1h0m0s")
     if spec.dispatcher.heartbeat_period < 0:
         raise InvalidArgument("heartbeat time period cannot be a negative duration")
-    if spec.encryption_config.auto_lock_managers:
-        raise Unimplemented("locking managers is not supported by this version")
     raft = spec.raft
     return replace(
         spec,

@@ -1,0 +1,125 @@
+"""The cluster's root certificate: which one an update asks for, and the steps from one to the next. Pure.
+
+    stable ──another root is asked for──▶ changing ──every node has a certificate by the next root──▶ stable
+
+While changing, nodes trust both roots, new certificates are signed by the next one, and come with that root's
+certificate as signed by the present one, so that a node that knows only one of them trusts all others. Join tokens name
+the present root until the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import random
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from swarm_agent.model.errors import InvalidArgument
+from swarm_agent.model.objects import Cluster, JoinTokens, Node, NodeTLSInfo
+from swarm_agent.model.specs import CAConfig
+from swarm_agent.pki import authority
+from swarm_agent.pki.authority import Authority
+from swarm_agent.pki.tokens import new_token
+
+MIN_ROOT_LIFE = datetime.timedelta(days=365)
+
+
+def checked_root(ca: CAConfig, now: datetime.datetime) -> Authority | None:
+    """The root that a config brings, None when it brings none; its key may be empty. Raises InvalidArgument."""
+    if not ca.signing_ca_cert.strip():
+        if ca.signing_ca_key.strip():
+            raise InvalidArgument("if a signing CA key is provided, the signing CA cert must also be provided")
+        return None
+    if ca.signing_ca_key.strip():
+        root = Authority.bring(ca.signing_ca_cert, ca.signing_ca_key)
+    else:
+        root = Authority(authority.one_root(ca.signing_ca_cert), "")
+    start, end = authority.validity(root.cert)
+    if end < now + MIN_ROOT_LIFE:
+        raise InvalidArgument("CA certificate expires too soon")
+    if start > now:
+        raise InvalidArgument("CA certificate is not valid yet")
+    if not root.key and not external_urls(ca, root.cert, ""):
+        raise InvalidArgument(
+            "there must be at least one valid, reachable external CA corresponding to the desired CA certificate"
+        )
+    return root
+
+
+def external_urls(ca: CAConfig, root: str, present: str) -> list[str]:
+    """Where to have certificates signed by a root. An external CA that does not say its root has the present one.
+    Raises InvalidArgument when a root certificate cannot be read."""
+    return [
+        external.url
+        for external in ca.external_cas
+        if (authority.one_root(external.ca_cert) if external.ca_cert.strip() else present) == root
+    ]
+
+
+def public_ca(ca: CAConfig) -> CAConfig:
+    """The config as it is kept: without the root that it brought. A client that reads the spec and writes it back must
+    not ask for a root without its key."""
+    return replace(ca, signing_ca_cert="", signing_ca_key="")
+
+
+def with_root_of(cluster: Cluster, ca: CAConfig, now: datetime.datetime) -> Cluster:
+    """The cluster on its way to the root that an update asks for: one that it brings, or a new one when ForceRotate
+    was changed. Raises InvalidArgument."""
+    root = checked_root(ca, now)
+    if root is None:
+        if ca.force_rotate == cluster.spec.ca_config.force_rotate:
+            return cluster
+        root = Authority.create(now)
+    if root.cert == cluster.ca_cert:
+        # Back to the present one: nodes that already went on return.
+        return _settled(replace(cluster, ca_key=root.key, next_ca_cert="", next_ca_key="", cross_signed=""))
+    if root.cert == cluster.next_ca_cert:
+        return replace(cluster, next_ca_key=root.key)
+    if authority.same_key(root.cert, cluster.ca_cert):
+        raise InvalidArgument("the desired CA certificate has the same key as the present one; use a new key")
+    if not cluster.ca_key:
+        if not root.key:
+            raise InvalidArgument("rotating from one external CA to a different external CA is not supported")
+        raise InvalidArgument(
+            "the key of the present CA is not known to the cluster, so it cannot sign the desired one; provide the "
+            "present certificate with its key first"
+        )
+    cross_signed = Authority(cluster.ca_cert, cluster.ca_key).cross_sign(root.cert)
+    return _settled(replace(cluster, next_ca_cert=root.cert, next_ca_key=root.key, cross_signed=cross_signed))
+
+
+def is_complete(cluster: Cluster, nodes: Iterable[Node]) -> bool:
+    """True when every node has reported a certificate by the next root."""
+    wanted = cluster.tls_info.cert_issuer_public_key
+    return bool(cluster.next_ca_cert) and all(
+        node.description.tls_info.cert_issuer_public_key == wanted for node in nodes
+    )
+
+
+def completed(cluster: Cluster, rng: random.Random) -> Cluster:
+    """The next root is the only one from now on, and join tokens name it."""
+    cert, key = cluster.wanted_root
+    tokens = JoinTokens(worker=new_token(cert, rng), manager=new_token(cert, rng))
+    cluster = replace(cluster, ca_cert=cert, ca_key=key, next_ca_cert="", next_ca_key="", cross_signed="")
+    return _settled(replace(cluster, join_tokens=tokens))
+
+
+def tls_info(trusted: str, wanted: str) -> NodeTLSInfo:
+    """What GET /swarm shows: the trusted root, and who signs."""
+    subject, key = authority.issuer_info(wanted)
+    return NodeTLSInfo(
+        trust_root=trusted,
+        cert_issuer_subject=base64.b64encode(subject).decode(),
+        cert_issuer_public_key=base64.b64encode(key).decode(),
+    )
+
+
+def _settled(cluster: Cluster) -> Cluster:
+    """With the fields that follow from the others."""
+    return replace(
+        cluster,
+        root_rotation_in_progress=bool(cluster.next_ca_cert),
+        tls_info=tls_info(cluster.ca_cert, cluster.wanted_root[0]),
+    )

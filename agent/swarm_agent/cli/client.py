@@ -40,9 +40,7 @@ class Agent:
             response = connection.getresponse()
             content = response.read()
         except FileNotFoundError:
-            raise CommandError(
-                f"no agent at {self._path}: is swarm-agent running? (systemctl status swarm-agent)"
-            ) from None
+            raise CommandError(f"no agent at {self._path}; see: systemctl status swarm-agent") from None
         except PermissionError:
             raise CommandError(f"{self._path}: permission denied; be root or in the group docker") from None
         except (OSError, http.client.HTTPException) as error:

@@ -39,6 +39,7 @@ class EndpointRow(msgspec.Struct, frozen=True, array_like=True):
     # Whether VIPs and published ports may choose the task. A row that is not active keeps the task reachable on its
     # networks: while it starts, and while its last connections end.
     active: bool = True
+    hostname: str = ""  # the container's, for its name
 
 
 class PeerRow(msgspec.Struct, frozen=True, array_like=True):

@@ -21,8 +21,10 @@ from typing import TypeVar
 
 import msgspec
 
+from swarm_agent.dns.service import DnsService
 from swarm_agent.gossip import GossipNode, Version
-from swarm_agent.model.objects import Network
+from swarm_agent.model.addresses import ip_of
+from swarm_agent.model.objects import Network, Task
 from swarm_agent.model.rows import ENDPOINTS, PEERS, EndpointRow, PeerRow, decode_endpoint, decode_peer, encode_row
 from swarm_agent.model.session import Welcome
 from swarm_agent.network.manager import NetworkManager
@@ -44,6 +46,7 @@ START_TIMEOUT = 20.0  # seconds that a task waits for the data plane itself
 class _Parts:
     gossip: GossipNode
     network: NetworkManager
+    dns: DnsService
 
 
 class DataPlane:
@@ -73,6 +76,7 @@ class DataPlane:
             return
         if leave:
             await parts.gossip.leave()
+        await parts.dns.close()
         await parts.gossip.stop()
         if leave:
             await parts.network.remove_all()
@@ -121,7 +125,8 @@ class DataPlane:
             await network.stop()
             await asyncio.sleep(1)  # the next Welcome tries again
             return
-        self._parts = _Parts(gossip, network)
+        dns = DnsService(loopback_port=self._settings.dns_port)
+        self._parts = _Parts(gossip, network, dns)
         gossip.on_rows(self._refresh)
         gossip.on_members(lambda member, old: self._refresh())
         for row in self._rows.values():
@@ -132,6 +137,7 @@ class DataPlane:
         if seeds:
             gossip.set_seeds(seeds)
             await gossip.join(seeds)
+        await dns.open()  # now that the others' rows are here: until then a name that exists would be denied
 
     # --- for the worker ----------------------------------------------------------------------------------------------
 
@@ -141,6 +147,11 @@ class DataPlane:
             await self._started.wait()
         assert self._parts is not None
         return await self._parts.network.attach(network_id)
+
+    def resolvers(self, task: Task) -> list[str]:
+        """The DNS servers of a task: this host's own addresses on the task's networks, first network first."""
+        networks = [one.network for one in task.networks_attachments if not one.network.spec.ingress]
+        return [ip_of(self._own[network.id]) for network in networks if network.id in self._own]
 
     async def activate(self, row: EndpointRow) -> None:
         """Every live host knows the row when this returns (or after ACK_TIMEOUT): its task may receive traffic."""
@@ -207,6 +218,7 @@ class DataPlane:
             peers=[(row.owner, peer) for row in gossip.rows(PEERS) if (peer := _decoded(decode_peer, row.value))],
         )
         self._in_flight.append((network.update(tables), token))
+        self._parts.dns.update(tables.networks, tables.own, tables.endpoints)
         self._publish_places(gossip)
 
     def _applied(self, generation: int) -> None:

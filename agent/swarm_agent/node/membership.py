@@ -96,6 +96,7 @@ class Membership:
             networks=self.data_plane,
             endpoints=self.data_plane,
             report=self.session.report,
+            resolvers=self.data_plane.resolvers,
         )
         self.leader = LeaderClient(self.certificates, self._likely_leaders)
         self.manager: ManagerRole | None = self._manager_role() if state.role == "manager" else None

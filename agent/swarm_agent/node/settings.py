@@ -25,6 +25,7 @@ class Settings:
     run_dir: Path = Path("/run/swarm-agent")  # secrets and configs of tasks: a tmpfs
     gossip_port: int = 7946  # udp and tcp, must be the same on all hosts
     management_port: int = 2377  # tcp, managers; used when no other port is asked for
+    dns_port: int = 7953  # udp and tcp on 127.0.0.1: names for the host itself; 0: off
     log_level: str = "info"
 
 

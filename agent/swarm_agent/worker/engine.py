@@ -67,6 +67,7 @@ class HealthTest(_Reply, frozen=True):
 
 
 class ContainerConfig(_Reply, frozen=True):
+    hostname: str = ""
     labels: dict[str, str] | None = None
     healthcheck: HealthTest | None = None
 

@@ -47,6 +47,7 @@ class View:
     error: str = ""
     ports: tuple[PortConfig, ...] = ()
     cut_off: str = ""
+    hostname: str = ""
 
 
 _NEVER = "0001-01-01T00:00:00Z"
@@ -75,6 +76,7 @@ def view_of(container: engine.Container) -> View:
         exit_code=state.exit_code,
         error=state.error,
         ports=_bound_ports(container),
+        hostname=container.config.hostname,
     )
 
 
@@ -168,4 +170,5 @@ def endpoint_row(task: Task, view: View, *, active: bool) -> EndpointRow:
         addresses=tuple(addresses),
         ports=tuple(ports),
         active=active,
+        hostname=view.hostname,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from socket import socket
 from typing import Protocol
 
 from swarm_agent.model.requests import InitRequest, JoinRequest
@@ -56,6 +57,9 @@ class NodeControl(Protocol):
 
     async def join(self, request: JoinRequest) -> None:
         """Raises ClusterError."""
+
+    async def connect_engine(self, node_id: str) -> socket:
+        """A connection to the engine of any node, from a manager. Raises ClusterError when there is none."""
 
     async def leave(self, force: bool) -> None:
         """Raises ClusterError."""

@@ -5,12 +5,15 @@ Requests that are the engine's own do not come through here; splice.py carries t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.client_proto import ResponseHandler
 
 from swarm_agent.model.errors import ClusterError
 
@@ -18,6 +21,9 @@ from .message import Response
 from .versions import NEWEST, OLDEST, ApiVersion, parse_version, show
 
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
+Connect = Callable[[], Awaitable[socket.socket]]
+"""Makes a connection to an engine. Raises ClusterError when it cannot be reached."""
+
 ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=5)
 
 
@@ -54,11 +60,30 @@ class Identity(msgspec.Struct, frozen=True):
         }
 
 
-class EngineClient:
-    """HTTP to the engine's socket. `identity` is the last one seen; it changes when the engine is upgraded."""
+class _Connector(aiohttp.BaseConnector):
+    """Connections that somebody else makes, one for each request."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, connect: Connect) -> None:
+        super().__init__(limit=0, force_close=True)
+        self._connect_engine = connect
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        sock = await self._connect_engine()
+        _, protocol = await asyncio.get_running_loop().create_connection(self._factory, sock=sock)
+        return protocol
+
+
+class EngineClient:
+    """HTTP to an engine: this host's on its socket, or with `connect` another host's on connections that it makes.
+
+    `identity` is the last one seen; it changes when the engine is upgraded.
+    """
+
+    def __init__(self, socket: str, connect: Connect | None = None) -> None:
         self.socket = socket
+        self._connect = connect
         self.identity = Identity()
         self._session: aiohttp.ClientSession | None = None
 
@@ -92,6 +117,20 @@ class EngineClient:
             raise EngineRefused(reply)
         return msgspec.json.decode(reply.body)
 
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.StreamReader]:
+        """The body of an answer that may be long or endless, as it comes. Raises EngineDown and EngineRefused."""
+        try:
+            async with self._client().get(f"http://engine{path}", params=query, timeout=ENDLESS) as reply:
+                if reply.status != 200:
+                    content_type = reply.headers.get("Content-Type", "")
+                    raise EngineRefused(
+                        Response(status=reply.status, body=await reply.read(), content_type=content_type)
+                    )
+                yield reply.content
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise EngineDown(self.socket, _reason(error)) from error
+
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """A stream of lines without an end of its own. The first item is empty: the engine has accepted the request.
 
@@ -116,9 +155,10 @@ class EngineClient:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(self.socket, limit=0), timeout=TIMEOUT, auto_decompress=False
+            connector = (
+                aiohttp.UnixConnector(self.socket, limit=0) if self._connect is None else _Connector(self._connect)
             )
+            self._session = aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, auto_decompress=False)
         return self._session
 
     def _remember(self, headers: Mapping[str, str]) -> None:

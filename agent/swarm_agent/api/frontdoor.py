@@ -17,14 +17,15 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from swarm_agent.model.errors import BadRequest
+from swarm_agent.model.errors import BadRequest, ClusterError
 
 from . import http1
 from .engine import EngineDown
 from .http1 import Head, ProtocolError
 from .local import LocalApi
 from .message import Request, Response, Stream, decode_path, error_of, error_response, parse_query
-from .splice import linger, splice
+from .remote import Place
+from .splice import connect, linger, splice
 from .versions import check_version, split_version
 
 log = logging.getLogger(__name__)
@@ -86,10 +87,19 @@ class FrontDoor:
             target = urlsplit(head.target)
             asked, path = split_version(decode_path(target.path))
             if not self._api.owns(head.method, path):
-                await splice(head, reader, writer, self._api.engine.socket)
-                return False
+                place = await self._api.remote.place(head.method, path)
+                if place is None:
+                    engine = self._api.engine.socket
+                    await splice(head, reader, writer, await connect(engine), engine)
+                    return False
+                if not place.makes_exec:
+                    there = await self._api.remote.connect(place)
+                    await splice(place.head(head), reader, writer, there, f"node {place.node_id}")
+                    return False
+            else:
+                place = None
             body = await self._body(head, reader, writer)
-        except EngineDown as error:
+        except ClusterError as error:
             await self._send(writer, error_of(error), keep_alive=False)
             await _close_gently(reader, writer)
             return False
@@ -97,7 +107,7 @@ class FrontDoor:
             await self._send(writer, error_response(error.status, str(error)), keep_alive=False)
             await _close_gently(reader, writer)
             return False
-        response = await self._answer(head, asked, path, parse_query(target.query), body)
+        response = await self._answer(head, asked, path, parse_query(target.query), body, place)
         if isinstance(response, Stream):
             await self._stream(head, reader, writer, response)
             return False
@@ -105,7 +115,13 @@ class FrontDoor:
         return head.keep_alive
 
     async def _answer(
-        self, head: Head, asked: tuple[int, int] | None, path: str, query: dict[str, str], body: bytes
+        self,
+        head: Head,
+        asked: tuple[int, int] | None,
+        path: str,
+        query: dict[str, str],
+        body: bytes,
+        place: Place | None,
     ) -> Response | Stream:
         try:
             version = check_version(asked, self._api.engine.identity.spoken)
@@ -119,6 +135,8 @@ class FrontDoor:
             body=body,
             version=version,
         )
+        if place is not None:
+            return await self._api.make_exec(place, request)
         return await self._api.handle(request)
 
     async def _body(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:

@@ -21,7 +21,7 @@ from swarm_agent.model.requests import InitRequest, JoinRequest, UnlockRequest
 from swarm_agent.model.specs import ServiceSpec
 from swarm_agent.network.names import NETWORK_LABEL
 
-from . import events
+from . import events, logs
 from .cluster import ClusterApi
 from .context import read_json
 from .control_protocol import ManagerHandle, NodeControl
@@ -29,7 +29,9 @@ from .engine import EngineClient, EngineDown, EngineRefused
 from .filters import parse_filters
 from .info import ping_word, swarm_section
 from .local_networks import LocalNetworks, overlay_of
+from .logs import open_logs
 from .message import EMPTY, Request, Response, Stream, error_of, error_response, json_response
+from .remote import Place, RemoteContainers
 from .routes import match
 from .versions import NEWEST, adjust_init, adjust_service, parse_version, show
 
@@ -67,6 +69,7 @@ class LocalApi:
         self._node = node
         self._forward = forward
         self._networks = LocalNetworks(node, engine)
+        self.remote = RemoteContainers(node, engine)
 
     def owns(self, method: str, path: str) -> bool:
         """True for calls to answer here; all others are the engine's. `path` is without the version prefix."""
@@ -79,6 +82,8 @@ class LocalApi:
             return name, ""
         if (method, path) == ("GET", "/events") and self._node.is_manager:
             return "events", ""
+        if method == "GET" and logs.PATH.fullmatch(path) is not None:
+            return "logs", ""
         # Outside a cluster the engine's networks are all there is, and it answers for itself.
         if not path.startswith("/networks") or self._node.local_state == "inactive":
             return None
@@ -134,6 +139,18 @@ class LocalApi:
         parts = events.merged(request, parse_filters(request, None), self.engine, store)
         await anext(parts)  # the engine accepts the request, or its refusal is the answer
         return Stream(parts)
+
+    async def _logs(self, request: Request) -> Stream:
+        return await open_logs(request, self._node.manager().store, self._node.connect_engine)
+
+    # --- containers of other hosts -----------------------------------------------------------------------------------
+
+    async def make_exec(self, place: Place, request: Request) -> Response:
+        """Make an exec in a task's container. Every failure is a response."""
+        try:
+            return await self.remote.make_exec(place, request)
+        except ClusterError as error:
+            return error_of(error)
 
     # --- this node's membership --------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The table of the cluster's calls. `write` marks those that only the leader can carry out.
 
-What is neither here nor in local.py's table is the engine's.
+What is neither here nor in local.py's tables is the engine's.
 """
 
 from __future__ import annotations
@@ -8,19 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from swarm_agent.manager.control.lookup import find
-from swarm_agent.model.errors import ClusterError
-from swarm_agent.model.objects import Service, Task
-
 from . import cluster_networks, nodes, secrets, services, swarm, tasks
-from .context import Context, Handler
-from .message import Response
-
-
-class NotYet(ClusterError):
-    """A call that this version does not have."""
-
-    status = 501
+from .context import Handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +20,6 @@ class ClusterRoute:
     pattern: re.Pattern[str]
     handler: Handler
     write: bool
-
-
-def _check_streams(context: Context) -> None:
-    if not context.request.flag("stdout") and not context.request.flag("stderr"):
-        raise ClusterError("Bad parameters: you must choose at least one stream")
-
-
-async def service_logs(context: Context) -> Response:
-    _check_streams(context)
-    find(await context.read(), Service, context.term)
-    raise NotYet("service logs are not available in this version; use docker logs on the task's host")
-
-
-async def task_logs(context: Context) -> Response:
-    _check_streams(context)
-    find(await context.read(), Task, context.term)
-    raise NotYet("task logs are not available in this version; use docker logs on the task's host")
 
 
 def _route(method: str, path: str, handler: Handler) -> ClusterRoute:
@@ -64,10 +36,8 @@ CLUSTER = (
     _route("GET", "/services/{id}", services.inspect_service),
     _route("POST", "/services/{id}/update", services.update_service),
     _route("DELETE", "/services/{id}", services.remove_service),
-    _route("GET", "/services/{id}/logs", service_logs),
     _route("GET", "/tasks", tasks.list_tasks),
     _route("GET", "/tasks/{id}", tasks.inspect_task),
-    _route("GET", "/tasks/{id}/logs", task_logs),
     _route("GET", "/nodes", nodes.list_nodes),
     _route("GET", "/nodes/{id}", nodes.inspect_node),
     _route("POST", "/nodes/{id}/update", nodes.update_node),

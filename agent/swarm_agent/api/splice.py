@@ -25,15 +25,32 @@ BUFFER = 128 * 1024
 LINGER = 2.0  # seconds in which a client may notice that the answer has ended, before its connection is closed
 
 
-async def splice(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, engine_socket: str) -> None:
-    """Carry out a request that belongs to the engine. Raises EngineDown before anything was sent to the client."""
+async def connect(engine_socket: str) -> socket.socket:
+    """A connection to this host's engine. Raises EngineDown."""
+    engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(engine, engine_socket)
+    except BaseException as error:
+        engine.close()
+        if isinstance(error, OSError):
+            raise EngineDown(engine_socket, error.strerror or error) from error
+        raise
+    return engine
+
+
+async def splice(
+    head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, engine: socket.socket, name: str
+) -> None:
+    """Carry out a request that belongs to the engine at the other end of this connection, and close it.
+
+    Raises EngineDown before anything was sent to the client; `name` says which engine.
+    """
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as engine:
+    with engine:
         try:
-            await loop.sock_connect(engine, engine_socket)
             await loop.sock_sendall(engine, head.forward())
         except OSError as error:
-            raise EngineDown(engine_socket, error.strerror or error) from error
+            raise EngineDown(name, error.strerror or error) from error
         upload = asyncio.create_task(_upload(reader, writer, engine), name="splice-upload")
         try:
             with contextlib.suppress(ConnectionError):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class SmallNode:
     node_addr: str = ""
     error: str = ""
     joined: list[JoinRequest] = field(default_factory=list)
+    engines: dict[str, Path] = field(default_factory=dict)  # of other nodes, by node id
 
     @property
     def is_manager(self) -> bool:
@@ -70,6 +72,13 @@ class SmallNode:
 
     def remote_managers(self) -> list[ManagerPeer]:
         return [ManagerPeer(NODE_ID, "10.1.1.1:2377")] if self.local_state == "active" else []
+
+    async def connect_engine(self, node_id: str) -> socket.socket:
+        if node_id not in self.engines:
+            raise Unavailable(f"node {node_id} is not available")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        await asyncio.get_running_loop().sock_connect(sock, str(self.engines[node_id]))
+        return sock
 
     async def init(self, request: InitRequest) -> str:
         if self.local_state != "inactive":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from socket import socket
 from typing import Protocol
 
-from swarm_agent.model.requests import InitRequest, JoinRequest
+from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.store.store import Store
 
@@ -66,3 +66,9 @@ class NodeControl(Protocol):
 
     async def unlock(self, text: str) -> None:
         """Take up the membership of a locked manager with its unlock key. Raises ClusterError."""
+
+    async def save_snapshot(self, secret: bytes) -> AsyncGenerator[bytes, None]:
+        """The pieces of a backup of the cluster. Raises ClusterError before the first."""
+
+    async def restore(self, request: RestoreRequest, secret: bytes) -> str:
+        """Found the cluster of a backup on this host; returns the node id. Raises ClusterError."""

@@ -7,6 +7,7 @@ or on the leader when this manager does not lead.
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from swarm_agent.manager.control.services import PREDEFINED_NETWORKS, unknown_networks
-from swarm_agent.model.errors import ClusterError, Forbidden
-from swarm_agent.model.requests import InitRequest, JoinRequest, UnlockRequest
+from swarm_agent.model.errors import BadRequest, ClusterError, Forbidden
+from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest, SnapshotRequest, UnlockRequest
 from swarm_agent.model.specs import ServiceSpec
 from swarm_agent.network.names import NETWORK_LABEL
 
@@ -49,6 +50,8 @@ _LOCAL = {
     ("POST", "/swarm/join"): "join",
     ("POST", "/swarm/leave"): "leave",
     ("POST", "/swarm/unlock"): "unlock",
+    ("POST", "/swarm-agent/v1/snapshot"): "snapshot",
+    ("POST", "/swarm-agent/v1/restore"): "restore",
 }
 _NETWORKS = {
     ("GET", "/networks"): "network_list",
@@ -170,6 +173,17 @@ class LocalApi:
         await self._node.unlock(read_json(request, UnlockRequest).unlock_key)
         return EMPTY
 
+    # --- what Swarm does not have: swarmctl's calls -------------------------------------------------------------------
+
+    async def _snapshot(self, request: Request) -> Stream:
+        wanted = read_json(request, SnapshotRequest)
+        pieces = await self._node.save_snapshot(read_secret(wanted.secret))
+        return Stream(pieces, "application/octet-stream")
+
+    async def _restore(self, request: Request) -> Response:
+        wanted = read_json(request, RestoreRequest)
+        return json_response(await self._node.restore(wanted, read_secret(wanted.secret)))
+
     # --- networks ----------------------------------------------------------------------------------------------------
 
     async def _network_list(self, request: Request) -> Response:
@@ -242,6 +256,14 @@ class LocalApi:
             for network in part.get("Networks") or ():
                 network["Target"] = names.get(network.get("Target"), network.get("Target"))
         return replace(request, body=msgspec.json.encode(body))
+
+
+def read_secret(text: str) -> bytes:
+    """The bytes of a secret in base64. Raises BadRequest."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise BadRequest("the secret must be base64") from None
 
 
 def limit_version(answer: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+PIECE = 1 << 20  # bytes taken at once from a long answer
 
 
 class CommandError(Exception):
@@ -50,6 +53,21 @@ class Agent:
         if response.status >= 400:
             raise CommandError(_message(content, response.status))
         return content
+
+    def stream(self, path: str, body: bytes) -> Iterator[bytes]:
+        """A POST of JSON whose answer is long: its body in pieces. Raises CommandError, also in between."""
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            connection.request("POST", path, body=body, headers={"Content-Type": "application/json"})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise CommandError(_message(response.read(), response.status))
+            while piece := response.read(PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"POST {path} at {self._path}: {error or type(error).__name__}") from None
+        finally:
+            connection.close()
 
     def json(self, path: str) -> Any:
         """A GET whose answer is JSON."""

@@ -43,6 +43,22 @@ class UnlockRequest(Object, frozen=True):
     unlock_key: str = always(str)
 
 
+class SnapshotRequest(Object, frozen=True):
+    """POST /swarm-agent/v1/snapshot. `secret`: base64 of the passphrase or of a key file's content."""
+
+    secret: str = always(str)
+
+
+class RestoreRequest(Object, frozen=True):
+    """POST /swarm-agent/v1/restore. `path`: the snapshot on this host. Addresses as in InitRequest."""
+
+    path: str = always(str)
+    secret: str = always(str)
+    listen_addr: str = always(str)
+    advertise_addr: str = always(str)
+    data_path_addr: str = always(str)
+
+
 class NetworkConfigReference(Object, frozen=True):
     network: str = always(str)
 

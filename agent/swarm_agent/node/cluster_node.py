@@ -20,7 +20,8 @@ import logging
 import random
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -29,21 +30,23 @@ from swarm_agent.manager.control import roots
 from swarm_agent.model import errors
 from swarm_agent.model.errors import BadRequest, ClusterError, Conflict, InvalidArgument, Unauthorized, Unavailable
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Node, NodeDescription
-from swarm_agent.model.requests import InitRequest, JoinRequest
+from swarm_agent.model.objects import Cluster, Node, NodeDescription
+from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.model.specs import EncryptionConfig
-from swarm_agent.pki import authority, locking
+from swarm_agent.pki import authority, locking, tls
 from swarm_agent.pki.authority import Authority, Identity
 from swarm_agent.pki.files import NodeCertificate
+from swarm_agent.store.tx import Tx
 from swarm_agent.worker.engine import Engine
 
-from . import addresses, founding
+from . import addresses, backup, founding
 from .admission import request_admission
 from .keys import is_locked, opens
 from .manager_role import ManagerRole
 from .membership import ApiFactory, Membership
 from .settings import Settings
+from .signing import sign
 from .state import SavedState, StateFolder
 
 log = logging.getLogger(__name__)
@@ -279,13 +282,64 @@ class ClusterNode:
         certificates = membership.certificates
         fresh = self._member(membership.state, certificates.present, certificates.keys.lock)
         self._membership = fresh
-        await fresh.start_manager(force_new_cluster=True)
-        assert fresh.manager is not None
-        await fresh.manager.raft_leads(READY_TIMEOUT)
-        await fresh.manager.store.update(lambda tx: founding.sole_manager(tx, fresh.state.node_id))
-        await fresh.start()
-        await asyncio.wait_for(fresh.welcomed.wait(), READY_TIMEOUT)
+        await self._go_on_alone(fresh, lambda tx: founding.sole_manager(tx, fresh.state.node_id))
         return fresh.state.node_id
+
+    async def save_snapshot(self, secret: bytes) -> AsyncGenerator[bytes, None]:
+        """A backup of the cluster as a file's pieces, see backup.py. Raises ClusterError."""
+        return await backup.save(self.manager(), secret)
+
+    async def restore(self, request: RestoreRequest, secret: bytes) -> str:
+        """Found the cluster of a backup again, with this host as its only manager; returns the node id. Raises
+        BadRequest, Unavailable inside a cluster. A failure leaves no trace."""
+        async with self._changing:
+            self._check_outside()
+            head, view, parts = await asyncio.to_thread(backup.load, Path(request.path), secret)
+            cluster = view.all(Cluster)[0]
+            where = await self._resolve(request.listen_addr, request.advertise_addr, request.data_path_addr)
+            hostname = socket.gethostname()
+            node_id = backup.identity_for(view, hostname, new_id(self._rng))
+            key = await asyncio.to_thread(authority.new_key)
+            identity = Identity(node_id, "manager", cluster.id)
+            now = datetime.datetime.now(datetime.UTC)
+            cert = await sign(cluster, authority.new_signing_request(key), identity, now, tls.root_only_context)
+            certificate = NodeCertificate(cluster.trust_bundle, cert, key)
+            state = SavedState(
+                node_id=node_id,
+                cluster_id=cluster.id,
+                role="manager",
+                listen=where.listen,
+                listen_port=where.listen_port,
+                advertise=where.advertise,
+                advertise_port=where.advertise_port,
+                data_path=where.data_path,
+                managers=[ManagerPeer(node_id, where.advertise_addr)],
+                raft_id=secrets.randbits(63) | 1,
+            )
+            lock = locking.parse_unlock_key(cluster.unlock_key)
+            membership = self._member(state, certificate, lock)
+            keys = membership.certificates.keys
+
+            async def steps() -> None:
+                await asyncio.to_thread(keys.save_certificate, certificate)
+                raft_keys = await asyncio.to_thread(keys.raft_keys)
+                await asyncio.to_thread(backup.lay_down, self._folder, raft_keys.raw, head, parts, state)
+                await self._go_on_alone(membership, lambda tx: backup.take_over(tx, state, hostname))
+
+            await self._enter(membership, steps)
+            log.info("cluster %s restored from the snapshot of %s", cluster.id, head.created)
+            return node_id
+
+    async def _go_on_alone(self, membership: Membership, change: Callable[[Tx], None]) -> None:
+        """Start a manager as the only one of the cluster on its disk, and write that down."""
+        await membership.start_manager(force_new_cluster=True)
+        manager = membership.manager
+        assert manager is not None
+        await manager.raft_leads(READY_TIMEOUT)
+        await manager.store.update(change)
+        await membership.start()
+        async with asyncio.timeout(READY_TIMEOUT):
+            await membership.welcomed.wait()
 
     async def join(self, request: JoinRequest) -> None:
         """Join a cluster with a token. Raises with Swarm's texts; a failure leaves no trace."""

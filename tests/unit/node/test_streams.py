@@ -47,18 +47,14 @@ class World:
             self.members[node_id].wanted(message, self.address)
         return node_id in self.members
 
-    def certificate(self, node_id: str, role: str) -> tuple[NodeCertificate, Path]:
-        folder = self.folder / node_id
+    def certificate(self, node_id: str, role: str) -> NodeCertificate:
         key = authority.new_key()
         request = authority.new_signing_request(key)
         cert = self.root.issue(request, Identity(node_id, role, "cluster1"), NOW, datetime.timedelta(days=1))
-        certificate = NodeCertificate(self.root.cert, cert, key)
-        certificate.save(folder)
-        return certificate, folder
+        return NodeCertificate(self.root.cert, cert, key)
 
     def context(self, node_id: str, role: str):
-        certificate, folder = self.certificate(node_id, role)
-        return tls.client_context(certificate, folder)
+        return tls.client_context(self.certificate(node_id, role))
 
     def member(self, node_id: str, role: str = "worker") -> EngineStreams:
         context = self.context(node_id, role)
@@ -79,7 +75,7 @@ async def world(tmp_path):
     world = World(tmp_path)
     cluster = Cluster(id="cluster1", ca_cert=world.root.cert, ca_key=world.root.key)
     await world.store.update(lambda tx: tx.create(cluster))
-    await world.server.start("127.0.0.1", 0, tls.server_context(*world.certificate("m1", "manager")))
+    await world.server.start("127.0.0.1", 0, tls.server_context(world.certificate("m1", "manager")))
     world.address = f"127.0.0.1:{world.server.port}"
     yield world
     for member in world.members.values():

@@ -15,7 +15,7 @@ import base64
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ from swarm_agent.network.manager import NetworkManager
 from swarm_agent.network.tables import NetworkTables, own_peer_rows
 
 from .addresses import split_host_port
+from .gossip_keys import decode_meta, encode_meta, have_all
 from .settings import Settings
 from .state import SavedState
 
@@ -58,6 +59,8 @@ class DataPlane:
         self._parts: _Parts | None = None
         self._started = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
+        self._keys: list[bytes] = []
+        self._meta = b""
         self._networks: list[Network] = []
         self._own: dict[str, str] = {}
         self._published: dict[str, PeerRow] = {}
@@ -86,16 +89,30 @@ class DataPlane:
         """What the leader says about networks, keys and where to find others. The first one starts everything."""
         self._networks = list(message.networks)
         self._own = dict(message.node.attachments)
-        keys = [base64.b64decode(key) for key in message.gossip_keys]
+        self._keys = keys = [base64.b64decode(key) for key in message.gossip_keys]
         seeds = [split_host_port(seed) for seed in message.gossip_seeds]
         if self._parts is not None:
-            self._parts.gossip.set_keys(keys)
+            self._use_keys(self._parts.gossip)
             self._parts.gossip.set_seeds(seeds)
             self._refresh()
         elif self._starting is None or self._starting.done():
             self._starting = asyncio.create_task(
                 self._start(keys, seeds, message.data_path_port), name="data-plane-start"
             )
+
+    def _use_keys(self, gossip: GossipNode) -> None:
+        """Hold the keys that the leader said last, and tell it."""
+        gossip.set_keys(self._keys)
+        meta = encode_meta(self._state.data_path, self._keys)
+        if meta != self._meta:
+            self._meta = meta
+            gossip.set_meta(meta)
+
+    def all_hold(self, keys: Sequence[bytes]) -> bool:
+        """Whether every live host, this one among them, has said that it holds exactly these gossip keys."""
+        if self._parts is None:
+            return False
+        return have_all((member.meta for member in self._parts.gossip.members() if member.state.live), keys)
 
     async def _start(self, keys: list[bytes], seeds: list[tuple[str, int]], port: int) -> None:
         gossip = GossipNode(
@@ -106,7 +123,7 @@ class DataPlane:
             keys,
             rng=random.Random(random.SystemRandom().getrandbits(64)),
             # Data may go over another link than gossip: the others learn this address with the member.
-            meta=self._state.data_path.encode(),
+            meta=encode_meta(self._state.data_path, keys),
         )
         network = NetworkManager(
             node_id=self._state.node_id,
@@ -209,7 +226,11 @@ class DataPlane:
         tables = NetworkTables(
             networks=self._networks,
             own=self._own,
-            hosts={member.id: member.meta.decode() or member.host for member in gossip.members() if member.state.live},
+            hosts={
+                member.id: decode_meta(member.meta)[0] or member.host
+                for member in gossip.members()
+                if member.state.live
+            },
             endpoints=[
                 (row.owner, endpoint)
                 for row in gossip.rows(ENDPOINTS)

@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from swarm_agent.manager.dispatcher import Dispatcher
 from swarm_agent.manager.leader import Leader
@@ -26,6 +26,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.view import Change
 
 from .certificates import CertificateHolder
+from .gossip_keys import GossipKeys
 from .lock_keeper import LockKeeper
 from .management import ManagementServer
 from .manager_routes import ApiHandler
@@ -51,6 +52,7 @@ class ManagerRole:
         liveness: Callable[[str], bool | None],
         on_fatal: Callable[[BaseException], None],
         relocked: Callable[[], None] = lambda: None,
+        keys_settled: Callable[[Sequence[bytes]], bool] = lambda keys: False,
     ) -> None:
         self._folder = folder
         self._state = state
@@ -58,6 +60,8 @@ class ManagerRole:
         self._liveness = liveness
         self._on_fatal = on_fatal
         self._relocked = relocked
+        self._keys_settled = keys_settled
+        self._gossip_keys: GossipKeys | None = None
         self._locks: LockKeeper | None = None
         self._raft: RaftNode | None = None
         self._store: Store | None = None
@@ -238,11 +242,16 @@ class ManagerRole:
         self._leader = leader
         self._roles = RoleKeeper(self.store, self.raft)
         await self._roles.start()
+        self._gossip_keys = GossipKeys(self.store, self._keys_settled)
+        await self._gossip_keys.start()
         log.info("this manager leads (raft member %d)", self._state.raft_id)
 
     async def _stop_leading(self) -> None:
         leader, self._leader = self._leader, None
         roles, self._roles = self._roles, None
+        gossip_keys, self._gossip_keys = self._gossip_keys, None
+        if gossip_keys is not None:
+            await gossip_keys.stop()
         if roles is not None:
             await roles.stop()
         if leader is not None:

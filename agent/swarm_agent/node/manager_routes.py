@@ -108,6 +108,8 @@ class ManagerRoutes:
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
                     self._manager.raft.deliver(message.data)
+        except ConnectionError:
+            log.info("raft member %s at %s hung up", member, address)
         finally:
             self.sockets.discard(socket)
         return socket

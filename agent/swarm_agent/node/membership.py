@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 ENGINE_RETRY = 0.5  # seconds between looks for an engine that is not there yet
 ROLE_CHECK = 3600.0  # seconds at most between looks at the certificate's age
 ROLE_RETRY = 1.0
+REMOVAL_DOUBT = 1.5  # seconds that a manager's node object may know nothing of its raft membership
 LEAVE_RAFT_TIMEOUT = 8.0  # seconds that a leaving manager waits to be let go
 DESCRIBE_INTERVAL = 20.0  # seconds between looks at the engine's resources, labels and plugins; Swarm's period
 
@@ -101,6 +102,7 @@ class Membership:
         self.leader = LeaderClient(self.certificates, self._likely_leaders)
         self.manager: ManagerRole | None = self._manager_role() if state.role == "manager" else None
         self._joined_raft = False
+        self._doubt_since: float | None = None
         self._role_wake = asyncio.Event()
         self._role_task: asyncio.Task[None] | None = None
         self._node = Node(id=state.node_id)
@@ -128,6 +130,7 @@ class Membership:
             liveness=self.data_plane.liveness,
             on_fatal=self._on_fatal,
             relocked=self._want_renewal,
+            keys_settled=self.data_plane.all_hold,
         )
         role.api = self._api(role)
         return role
@@ -146,9 +149,11 @@ class Membership:
 
     async def leave_raft(self) -> None:
         """Have the leader take this manager out of raft; returns when done. Raises ClusterError, TimeoutError."""
-        assert self.manager is not None
+        manager = self.manager
+        assert manager is not None
         await self.leader.post("/v1/raft/leave", b"")
-        await self.manager.no_member(LEAVE_RAFT_TIMEOUT)
+        if self.manager is manager:  # else this node has followed already
+            await manager.no_member(LEAVE_RAFT_TIMEOUT)
 
     async def start(self) -> None:
         """Start all that is not the manager role. Waits for the engine: a node without one can do nothing."""
@@ -249,6 +254,8 @@ class Membership:
         if node.spec.role == "manager":
             if self.certificates.identity.role != "manager":
                 await self._renew()
+            if self._was_removed(node):
+                await self._become_worker()
             if self.manager is None:
                 await self._become_manager()
             if not self._joined_raft:
@@ -258,6 +265,20 @@ class Membership:
                 await self._become_worker()
             if self.certificates.identity.role != "worker":
                 await self._renew()
+
+    def _was_removed(self, node: Node) -> bool:
+        """Demoted and promoted again before this node noticed: raft let it go, so it has to join anew, as a new member.
+
+        The node object may also lag behind a join that has just succeeded, so the doubt has to last.
+        """
+        if not self._joined_raft or node.raft_id == self.state.raft_id:
+            self._doubt_since = None
+            return False
+        loop = asyncio.get_running_loop()
+        if self._doubt_since is None:
+            self._doubt_since = loop.time()
+            loop.call_later(REMOVAL_DOUBT, self._role_wake.set)
+        return loop.time() - self._doubt_since >= REMOVAL_DOUBT
 
     async def _become_manager(self) -> None:
         log.info("this node becomes a manager")

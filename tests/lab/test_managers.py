@@ -120,6 +120,17 @@ def test_a_manager_cannot_be_removed(hosts):
     )
 
 
+def test_a_manager_that_the_quorum_needs_is_not_demoted(lab, hosts):
+    all_well(hosts)
+    hosts[2].kill()
+    eventually(lambda: manager_status(hosts[0])["host3"] == "Unreachable")
+    refused = hosts[0].docker("node demote host2", check=False, timeout=30)
+    assert refused.code == 1
+    assert "can't remove member from the raft: this would result in a loss of quorum" in refused.err
+    lab.restore()
+    all_well(hosts)
+
+
 def test_without_a_quorum_nothing_can_be_changed_and_everything_goes_on(lab, hosts):
     all_well(hosts)
     last = hosts[0]

@@ -16,6 +16,7 @@ from swarm_agent.model.errors import ClusterError
 from swarm_agent.store.store import Store
 
 from .context import Context
+from .control_protocol import Quorum
 from .message import Request, Response, error_of, error_response
 from .routes import NETWORKS, match
 
@@ -30,8 +31,10 @@ TIMEOUT_TEXT = "rpc error: code = DeadlineExceeded desc = context deadline excee
 class ClusterApi:
     """Serves requests from a manager's store."""
 
-    def __init__(self, store: Store, rng: random.Random | None = None) -> None:
+    def __init__(self, store: Store, rng: random.Random | None = None, *, quorum: Quorum | None = None) -> None:
+        """`quorum` guards the raft group; without it the nodes' own manager status decides."""
         self._store = store
+        self._quorum = quorum
         self._rng = rng if rng is not None else secrets.SystemRandom()
 
     async def handle(self, request: Request) -> Response:
@@ -42,7 +45,7 @@ class ClusterApi:
         route, term = found
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await route.handler(Context(request, self._store, self._rng, term))
+                return await route.handler(Context(request, self._store, self._rng, term, self._quorum))
         except TimeoutError:
             return error_response(500, TIMEOUT_TEXT)
         except ClusterError as error:

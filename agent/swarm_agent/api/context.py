@@ -14,6 +14,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import View
 
+from .control_protocol import Quorum
 from .message import JSON, Request, Response, json_list
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Context:
     store: Store
     rng: random.Random
     term: str = ""
+    quorum: Quorum | None = None
 
     async def read(self) -> View:
         """The state, with everything that was acknowledged before this request."""

@@ -11,7 +11,17 @@ from swarm_agent.model.session import ManagerPeer
 from swarm_agent.store.store import Store
 
 
-class ManagerHandle(Protocol):
+class Quorum(Protocol):
+    """What the raft group says about managers, by node id."""
+
+    def can_remove(self, node_id: str) -> bool:
+        """Whether enough managers that answer are left without this one."""
+
+    def is_raft_member(self, node_id: str) -> bool:
+        """Whether the node is a member of the raft group."""
+
+
+class ManagerHandle(Quorum, Protocol):
     """This node's manager role."""
 
     @property

@@ -39,11 +39,13 @@ async def inspect_node(context: Context) -> Response:
 async def update_node(context: Context) -> Response:
     spec = context.body(NodeSpec)
     version = context.request.object_version("node")
-    await context.update(lambda tx: control.update_node(tx, context.term, version, spec))
+    can_remove = context.quorum.can_remove if context.quorum is not None else lambda node_id: True
+    await context.update(lambda tx: control.update_node(tx, context.term, version, spec, can_remove=can_remove))
     return EMPTY
 
 
 async def remove_node(context: Context) -> Response:
     force = context.request.flag("force")
-    await context.update(lambda tx: control.remove_node(tx, context.term, force=force))
+    is_member = context.quorum.is_raft_member if context.quorum is not None else None
+    await context.update(lambda tx: control.remove_node(tx, context.term, force=force, is_member=is_member))
     return EMPTY

@@ -31,7 +31,7 @@ from .lock_keeper import LockKeeper
 from .management import ManagementServer
 from .manager_routes import ApiHandler
 from .peers import PeerTransport
-from .role_keeper import RoleKeeper
+from .role_keeper import RoleKeeper, can_remove
 from .state import SavedState, StateFolder
 from .streams import StreamBroker
 
@@ -174,6 +174,16 @@ class ManagerRole:
     def is_member(self) -> bool:
         """True when this node's raft has a log with itself in it: it needs not join again."""
         return self.raft.membership.get(self._state.raft_id) is not None
+
+    def is_raft_member(self, node_id: str) -> bool:
+        """Whether raft counts the node among its members."""
+        node = self.store.view().get(Node, node_id)
+        return node is not None and node.raft_id != 0 and self.raft.membership.get(node.raft_id) is not None
+
+    def can_remove(self, node_id: str) -> bool:
+        """Whether enough managers that answer are left without this one, as the leader sees it."""
+        node = self.store.view().get(Node, node_id)
+        return node is None or not node.raft_id or can_remove(node.raft_id, self.raft.status())
 
     async def no_member(self, timeout: float) -> None:
         """Return when this node has been removed from raft. Raises TimeoutError."""

@@ -67,6 +67,12 @@ def _quorum_without(member: MemberStatus, status: Status) -> bool:
     return bool(others) and alive > len(others) // 2
 
 
+def can_remove(raft_id: int, status: Status) -> bool:
+    """Whether the group keeps a majority that answers without this member, from the leader's view."""
+    member = next((member for member in status.members if member.id == raft_id), None)
+    return member is None or not member.voter or _quorum_without(member, status)
+
+
 def _described(node: Node, members: dict[int, MemberStatus], status: Status) -> Node:
     """The node as its object should be: manager status present exactly while it is a member."""
     member = members.get(node.raft_id) if node.raft_id else None

@@ -47,6 +47,14 @@ class Manager:
     store: Store
     is_leader: bool = True
     leader_addr: str = "10.1.1.1:2377"
+    needed: set[str] = field(default_factory=set)  # managers without which there is no quorum
+
+    def can_remove(self, node_id: str) -> bool:
+        return node_id not in self.needed
+
+    def is_raft_member(self, node_id: str) -> bool:
+        node = self.store.view().get(Node, node_id)
+        return node is not None and node.manager_status is not None
 
 
 @dataclass

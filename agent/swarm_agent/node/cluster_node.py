@@ -389,6 +389,9 @@ class ClusterNode:
                 raise Unavailable(_leave_warning(membership.manager))
             if membership is not None and membership.manager is not None:
                 await self._resign(membership)
+            if self._locked is not None:
+                unable = replace(self._locked, role="worker")
+                await self._member(unable, NodeCertificate("", "", "")).remove_leftovers()
             self._membership = self._locked = None
             self.error = ""
             if membership is not None:

@@ -100,6 +100,27 @@ class DataPlane:
                 self._start(keys, seeds, message.data_path_port), name="data-plane-start"
             )
 
+    def _network_part(self, port: int) -> NetworkManager:
+        return NetworkManager(
+            node_id=self._state.node_id,
+            underlay=self._state.data_path,
+            data_path_port=port,
+            engine_socket=str(self._settings.engine_socket),
+            on_applied=self._applied,
+            memory=self._settings.run_dir / "network.tables",
+        )
+
+    async def remove_leftovers(self) -> None:
+        """Clean this host's kernel of what an earlier process left, without having started. Best effort."""
+        network = self._network_part(4789)
+        try:
+            await network.start()
+            await network.remove_all()
+        except (OSError, LookupError) as error:
+            log.warning("network state may be left on this host: %s", error)
+        finally:
+            await network.stop()
+
     def _use_keys(self, gossip: GossipNode) -> None:
         """Hold the keys that the leader said last, and tell it."""
         gossip.set_keys(self._keys)
@@ -125,14 +146,7 @@ class DataPlane:
             # Data may go over another link than gossip: the others learn this address with the member.
             meta=encode_meta(self._state.data_path, keys),
         )
-        network = NetworkManager(
-            node_id=self._state.node_id,
-            underlay=self._state.data_path,
-            data_path_port=port,
-            engine_socket=str(self._settings.engine_socket),
-            on_applied=self._applied,
-            memory=self._settings.run_dir / "network.tables",
-        )
+        network = self._network_part(port)
         try:
             await gossip.start()
             await network.start()

@@ -169,6 +169,13 @@ class Membership:
         self._describing = asyncio.create_task(self._watch_description(), name="describe")
         self._role_task = asyncio.create_task(self._keep_role(), name="role")
 
+    async def remove_leftovers(self) -> None:
+        """Take off this host what an earlier process ran for the cluster. For a member that cannot be started any
+        more: it needs no certificate for that."""
+        await self.worker.start()
+        await self.worker.remove_all()
+        await self.data_plane.remove_leftovers()
+
     async def stop(self, *, leave: bool = False) -> None:
         """Stop all parts. With `leave`, tasks are removed from this host too; otherwise containers go on running."""
         for task in (self._describing, self._role_task):

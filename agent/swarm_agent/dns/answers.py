@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .wire import (
     AAAA,
@@ -29,26 +28,13 @@ from .wire import (
     name_bytes,
     record,
 )
-from .zones import Service, Zone
+from .zones import Found, Zone
 
 TTL = 2  # seconds: what askers may remember; asking again costs a tenth of a millisecond
 DENIAL_TTL = 1  # and of a name that is not there: a service may come at any moment
 
 ADDRESS_TYPES = {4: A, 16: AAAA}
 REVERSE = ((".in-addr.arpa", 4), (".ip6.arpa", 32))
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the zones hold for a name: nothing at all in it means that the name is denied."""
-
-    addresses: tuple[bytes, ...] = ()
-    names: tuple[str, ...] = ()
-    services: tuple[Service, ...] = ()
-
-    @property
-    def empty(self) -> bool:
-        return not (self.addresses or self.names or self.services)
 
 
 class View:
@@ -95,13 +81,13 @@ class View:
     def _places(self, name: str) -> Iterator[Found]:
         """All that is known of a name, best first."""
         for zone in self._unqualified:
-            if (found := _in_zone(zone, name)) is not None:
+            if (found := zone.get(name)) is not None:
                 yield found
         # A network's name may have dots, and so may an alias: every way to divide the name is tried.
         at = name.find(".")
         while at >= 0:
             named = self._by_name.get(name[at + 1 :])
-            if named is not None and (found := _in_zone(named, name[:at])) is not None:
+            if named is not None and (found := named.get(name[:at])) is not None:
                 yield found
             at = name.find(".", at + 1)
 
@@ -110,8 +96,8 @@ class View:
         if address is None:
             return None
         inside = [zone for zone in self.zones if zone.contains(address)]
-        names = [name for zone in inside for name in zone.pointers.get(address, ())]
-        return Found(names=tuple(names)) if inside else None
+        known = [found for zone in inside if (found := zone.get(address)) is not None]
+        return known[0] if known else Found() if inside else None
 
     def _records(self, qtype: int, found: Found) -> Iterator[bytes]:
         for address in found.addresses:
@@ -130,14 +116,6 @@ class View:
             at = self.lookup(target)
             for address in at.addresses if at is not None else ():
                 yield record(ADDRESS_TYPES[len(address)], TTL, address, name_bytes(target))
-
-
-def _in_zone(zone: Zone, name: str) -> Found | None:
-    services = zone.services.get(name)
-    if services is not None:
-        return Found(services=services)
-    addresses = zone.hosts.get(name)
-    return Found(addresses=addresses) if addresses is not None else None
 
 
 def _reversed_address(name: str, count: int) -> bytes | None:

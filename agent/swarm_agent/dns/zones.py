@@ -11,12 +11,14 @@ Each of them also with ".NETWORK" behind it. The ingress network has no names, a
 Names of services need an active task; a service whose tasks all start, or are ill, is *known without addresses*: its
 name is denied here instead of being asked of resolvers outside. A task's own names hold as long as its row.
 
-`build` keeps the zones of networks whose rows did not change, and with them the answers that were packed from them.
+`build` changes only what changed: zones without changes are kept, and with them the answers packed from them; in a
+changed zone only the names of changed services are made anew.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from swarm_agent.model.rows import AddressRow, EndpointRow
 
 SHORT_ID = 12  # characters of a container id that name it
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+Key = str | bytes
+"""What is looked up: a name in lower case, or a packed address."""
 Place = tuple[str, EndpointRow, AddressRow]
 """A task on a network: the id of its node, its row, and the row's address there."""
 
@@ -38,17 +42,49 @@ class Service:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is under a key, sorted: packed addresses (4 bytes for IPv4, 16 for IPv6), names of an address,
+    services. Nothing at all in it means that the name is known and denied.
+    """
+
+    addresses: tuple[bytes, ...] = ()
+    names: tuple[str, ...] = ()
+    services: tuple[Service, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not (self.addresses or self.names or self.services)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one service adds to a zone, and the places that it was made from."""
+
+    places: Sequence[Place]
+    found: Mapping[Key, Found]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Zone:
-    """The names of one network. Addresses are packed: 4 bytes for IPv4, 16 for IPv6."""
+    """The names of one network. `index` has what each service says of a key, mostly one."""
 
     network_id: str
     name: str
     subnets: tuple[Subnet, ...] = ()
-    hosts: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
-    services: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
-    pointers: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
-    made_from: tuple[object, ...] = ()
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    index: Mapping[Key, tuple[Found, ...]] = field(default_factory=dict)
+
+    def get(self, key: Key) -> Found | None:
+        """What there is under a name or address; None when nobody knows it."""
+        found = self.index.get(key)
+        if found is None or len(found) == 1:
+            return found[0] if found else None
+        return Found(
+            tuple(sorted({one for item in found for one in item.addresses})),
+            tuple(sorted({one for item in found for one in item.names})),
+            tuple(sorted({one for item in found for one in item.services})),
+        )
 
     def contains(self, packed: bytes) -> bool:
         """Whether an address belongs to the network."""
@@ -73,32 +109,53 @@ class Directory:
 
 
 def build(networks: Iterable[Network], endpoints: Iterable[tuple[str, EndpointRow]], previous: Directory) -> Directory:
-    """The directory for these tables; `previous` lends the zones that are still true."""
+    """The directory for these tables; `previous` lends all that is still true."""
     named = {network.id: network for network in networks if not network.spec.ingress}
-    places: dict[str, list[Place]] = {network_id: [] for network_id in named}
+    places: dict[str, dict[str, list[Place]]] = {network_id: defaultdict(list) for network_id in named}
     others: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for owner, row in endpoints:
         here = [address for address in row.addresses if address.network_id in named]
         for address in here:
-            places[address.network_id].append((owner, row, address))
+            places[address.network_id][row.service_id].append((owner, row, address))
             if len(here) > 1:
                 others[address.network_id][address.ip] = tuple(
                     dict.fromkeys(other.network_id for other in here if other.network_id != address.network_id)
                 )
     zones = {}
     for network_id, network in named.items():
-        made_from = (network.spec.name, _subnets(network), sorted(places[network_id], key=_order))
-        old = previous.zones.get(network_id)
-        if old is not None and old.made_from == made_from:
-            zones[network_id] = old
-        else:
-            zones[network_id] = zone_of(network, made_from[2], made_from)
+        empty = Zone(network_id, network.spec.name.lower(), _subnets(network))
+        old = previous.zones.get(network_id, empty)
+        if (old.name, old.subnets) != (empty.name, empty.subnets):
+            old = empty
+        zones[network_id] = _changed(old, places[network_id])
     return Directory(zones, others)
 
 
-def zone_of(network: Network, places: Sequence[Place], made_from: tuple[object, ...] = ()) -> Zone:
-    """The names of one network from the tasks that are on it."""
-    suffix = network.spec.name.lower()
+def _changed(zone: Zone, places: Mapping[str, list[Place]]) -> Zone:
+    """The zone with the tasks that are there now; the same one when nothing changed."""
+    for group in places.values():
+        group.sort(key=_order)
+    gone = [key for key, part in zone.parts.items() if places.get(key) != part.places]
+    new = [key for key in places if key not in zone.parts or places[key] != zone.parts[key].places]
+    if not gone and not new:
+        return zone
+    parts, index = dict(zone.parts), dict(zone.index)
+    for service_id in gone:
+        for key, found in parts.pop(service_id).found.items():
+            rest = tuple(one for one in index[key] if one is not found)
+            if rest:
+                index[key] = rest
+            else:
+                del index[key]
+    for service_id in new:
+        parts[service_id] = part = part_of(zone.name, places[service_id])
+        for key, found in part.found.items():
+            index[key] = (*index.get(key, ()), found)
+    return Zone(zone.network_id, zone.name, zone.subnets, parts, index)
+
+
+def part_of(network: str, places: Sequence[Place]) -> Part:
+    """What the tasks of one service add to the zone of a network (by its name)."""
     hosts: dict[str, set[bytes]] = defaultdict(set)
     pointers: dict[bytes, set[str]] = defaultdict(set)
     services: dict[str, set[Service]] = defaultdict(set)
@@ -110,7 +167,8 @@ def zone_of(network: Network, places: Sequence[Place], made_from: tuple[object, 
         for name in (task, row.container_id[:SHORT_ID], row.hostname):
             if name:
                 hosts[name.lower()].add(address)
-        pointers[address].add(f"{task}.{suffix}".lower())
+        direct = f"{task}.{network}".lower()
+        pointers[address].add(direct)
         shared = tuple(name.lower() for name in (row.service_name, *place.aliases) if name)
         virtual = _packed(place.vip) if place.vip else None
         for name in shared:
@@ -121,24 +179,20 @@ def zone_of(network: Network, places: Sequence[Place], made_from: tuple[object, 
                 tasks.add(address)
         if not row.active:
             continue
+        through = direct
         if virtual is not None:
-            pointers[virtual].add(f"{row.service_name}.{suffix}".lower())
-        direct = f"{task}.{suffix}".lower()
+            through = f"{row.service_name}.{network}".lower()
+            pointers[virtual].add(through)
         for port in row.ports:
             for name in shared if port.name else ():
                 label = f"_{port.name}._{port.protocol}.".lower()
-                through = f"{row.service_name}.{suffix}".lower() if virtual is not None else direct
                 services[label + name].add(Service(through, port.target))
                 services[f"{label}tasks.{name}"].add(Service(direct, port.target))
-    return Zone(
-        network.id,
-        suffix,
-        _subnets(network),
-        {name: tuple(sorted(found)) for name, found in hosts.items()},
-        {name: tuple(sorted(found)) for name, found in services.items()},
-        {address: tuple(sorted(found)) for address, found in pointers.items()},
-        made_from,
-    )
+    found: dict[Key, Found] = {}
+    found.update((name, Found(addresses=tuple(sorted(items)))) for name, items in hosts.items())
+    found.update((name, Found(services=tuple(sorted(items)))) for name, items in services.items())
+    found.update((address, Found(names=tuple(sorted(items)))) for address, items in pointers.items())
+    return Part(places, found)
 
 
 def task_name(owner: str, row: EndpointRow) -> str:
@@ -156,8 +210,8 @@ def _order(place: Place) -> tuple[str, str, str]:
 def _packed(ip: str) -> bytes | None:
     """None for what another version of the agent may have written and this one cannot read."""
     try:
-        return ipaddress.ip_address(ip).packed
-    except ValueError:
+        return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
+    except OSError:
         return None
 
 

@@ -57,10 +57,11 @@ def root_only_context(root_pem: str) -> ssl.SSLContext:
 
 
 def external_context(certificate: NodeCertificate, root_pem: str) -> ssl.SSLContext:
-    """For asking an external authority: it is known by its host name, under the cluster's roots or the given one."""
+    """For asking the external authority of a root: it is known by its host name and a certificate under that root."""
     context = _base(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED
-    load_into(context, certificate)
+    _load_chain(context, certificate)
+    # No other root: several may have the same name, and such servers' certificates may not say which key signed them.
     context.load_verify_locations(cadata=root_pem)
     return context
 
@@ -68,10 +69,14 @@ def external_context(certificate: NodeCertificate, root_pem: str) -> ssl.SSLCont
 def load_into(context: ssl.SSLContext, certificate: NodeCertificate) -> None:
     """Give a context this certificate; on a context in use, new connections get it. Roots are only added: for fewer of
     them a new context is needed."""
+    _load_chain(context, certificate)
+    context.load_verify_locations(cadata=certificate.root)
+
+
+def _load_chain(context: ssl.SSLContext, certificate: NodeCertificate) -> None:
     descriptor = os.memfd_create("node-certificate")
     try:
         os.write(descriptor, certificate.cert.encode() + b"\n" + certificate.key.encode())
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
-    context.load_verify_locations(cadata=certificate.root)

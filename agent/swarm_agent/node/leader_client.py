@@ -49,7 +49,9 @@ class LeaderClient:
                 try:
                     return await self._ask(address, path, body)
                 except Unreachable as error:
-                    failure = error
+                    # A manager that answered knows more than one that is away.
+                    if not isinstance(failure, RemoteError):
+                        failure = error
                 except RemoteError as refusal:
                     if refusal.status not in NOT_LEADING:
                         raise

@@ -103,6 +103,7 @@ class Membership:
         self.manager: ManagerRole | None = self._manager_role() if state.role == "manager" else None
         self._joined_raft = False
         self._doubt_since: float | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._role_wake = asyncio.Event()
         self._role_task: asyncio.Task[None] | None = None
         self._node = Node(id=state.node_id)
@@ -190,6 +191,7 @@ class Membership:
         await self.data_plane.stop(leave=leave)
         if self.manager is not None:
             await self.manager.stop()
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _welcomed(self, message: Welcome) -> None:
         self._node = message.node
@@ -296,16 +298,23 @@ class Membership:
         try:
             await role.start(bootstrap=False)
         except BaseException:
-            await role.stop()
+            await self._end(role)
             raise
         self.manager = role
         self._joined_raft = False
+
+    async def _end(self, role: ManagerRole) -> None:
+        """Stop a manager role to its end, also when this node is being stopped meanwhile: it holds port and log."""
+        ending = asyncio.create_task(role.stop(), name="manager-role-stop")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
 
     async def _become_worker(self) -> None:
         log.info("this node becomes a worker")
         role, self.manager = self.manager, None
         if role is not None:
-            await role.stop()
+            await self._end(role)
         self._joined_raft = False
         self._remember(role="worker", raft_id=0)
         await asyncio.to_thread(self._folder.forget_raft)

@@ -88,19 +88,19 @@ class Listener:
 
     async def start(self) -> None:
         """Bind both. Raises OSError that names the address."""
-        packets = streams = None
         try:
-            packets = _bound(self.address, self.port, socket.SOCK_DGRAM)
-            self.port = packets.getsockname()[1]
+            self._packets = _bound(self.address, self.port, socket.SOCK_DGRAM)
+            self.port = self._packets.getsockname()[1]
             streams = _bound(self.address, self.port, socket.SOCK_STREAM)
-            self._server = await asyncio.start_server(self._stream, sock=streams, limit=LARGEST_QUESTION * 2)
         except OSError as error:
-            for one in (packets, streams):
-                if one is not None:
-                    one.close()
+            await self.stop()
             raise OSError(error.errno, f"{self.address} port {self.port}: {error.strerror}") from None
-        self._packets = packets
-        asyncio.get_running_loop().add_reader(packets, self._readable)
+        asyncio.get_running_loop().add_reader(self._packets, self._readable)
+        # Serving begins in a step of its own: whoever is cancelled there has the server in hand, to close it.
+        self._server = await asyncio.start_server(
+            self._stream, sock=streams, limit=LARGEST_QUESTION * 2, start_serving=False
+        )
+        await self._server.start_serving()
 
     async def stop(self) -> None:
         if self._packets is not None:

@@ -134,6 +134,9 @@ class DnsService:
                     log.error("names cannot be served on %s; trying again", error)
                 self._complaints[key] = str(error)
                 continue
+            except asyncio.CancelledError:
+                await listener.stop()
+                raise
             self._complaints.pop(key, None)
             self._listeners[key] = listener
 

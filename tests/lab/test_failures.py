@@ -55,7 +55,7 @@ def test_a_killed_process_is_replaced_in_its_slot(lab, host1):
     assert victim["name"] in {task["name"] for task in running(host1, "web")}
 
 
-@pytest.mark.parametrize("name", ["host1", "host2"])
+@pytest.mark.parametrize("name", ["host2", "host1"])
 def test_containers_survive_a_killed_agent(lab, host1, name):
     eventually(lambda: all_run(host1))
     before = containers(lab)

@@ -150,9 +150,12 @@ def test_without_a_quorum_nothing_can_be_changed_and_everything_goes_on(lab, hos
         assert refused.code == 1, refused
         return refused.err
 
-    refusal()
-    # In the first moments the manager still hopes; then it says what is wrong.
-    eventually(lambda: "The swarm does not have a leader. It's possible that too few managers are online." in refusal())
+    def told() -> bool:
+        said = refusal()
+        assert "The swarm does not have a leader. It's possible that too few managers are online." in said, said
+        return True
+
+    eventually(told, timeout=60)  # in the first moments the manager still hopes
     assert before <= set(last.engine("ps --format {{.Names}}").lines)
     for host in hosts[1:]:
         host.start()

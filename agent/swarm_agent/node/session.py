@@ -1,7 +1,7 @@
 """A node's session with the leader: keeps one alive as long as the node is a member.
 
 Connects to the managers it knows, follows to the leader, says Hello, then passes on what comes (Welcome, Assignments)
-and sends beats and task states. Anything that breaks leads to another try, with a back-off from 100 ms to 8 s that a
+and sends beats and task states. Anything that breaks leads to another try, with a back-off from 100 ms to 2 s that a
 successful session resets. The latest state of each task is kept and sent again in a new session, so none is lost.
 """
 
@@ -40,7 +40,7 @@ from .management import MAX_MESSAGE
 log = logging.getLogger(__name__)
 
 FIRST_BACKOFF = 0.1  # seconds
-LAST_BACKOFF = 8.0
+LAST_BACKOFF = 2.0  # a manager that comes back gives its nodes a few seconds before it takes them for dead
 CONNECT_TIMEOUT = 5.0
 # A manager that froze with its connections open is noticed by WebSocket pings: silent for 3 s + 1.5 s.
 PING_INTERVAL = 3.0

@@ -42,6 +42,7 @@ from swarm_agent.model.specs import (
     ConfigSpec,
     DispatcherConfig,
     Driver,
+    EncryptionConfig,
     ExternalCA,
     NetworkSpec,
     NodeSpec,
@@ -361,3 +362,23 @@ async def test_tokens_rotate_one_by_one(store: Store) -> None:
     assert changed.join_tokens.worker.startswith("SWMTKN-1-")
     with pytest.raises(OutOfSequence):
         await store.update(lambda tx: cluster.update_cluster(tx, 1, SwarmSpec(), RNG))
+
+
+async def test_an_unlock_key_comes_with_the_lock_stays_rotates_and_goes_with_it(store: Store) -> None:
+    await put(store, Cluster(id="c", spec=cluster.complete_spec(SwarmSpec()), join_tokens=JoinTokens(), ca_cert="root"))
+    locked = SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True))
+
+    async def key(spec: SwarmSpec, *, rotate: bool = False) -> str:
+        version = store.view().all(Cluster)[0].version.index
+        changed = await store.update(
+            lambda tx: cluster.update_cluster(tx, version, spec, RNG, rotate_unlock_key=rotate)
+        )
+        return changed.unlock_key
+
+    first = await key(locked)
+    assert first.startswith("SWMKEY-1-")
+    assert await key(locked) == first
+    second = await key(locked, rotate=True)
+    assert second.startswith("SWMKEY-1-") and second != first
+    assert await key(SwarmSpec(), rotate=True) == ""
+    assert await key(locked) not in (first, second)

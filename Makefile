@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 HOSTS  ?= 3
 SEEDS  ?= 300
+ROUNDS ?= 3
 
 .PHONY: up down status test lint test-unit test-lab sim bench clean help
 .DEFAULT_GOAL := help
@@ -47,6 +48,9 @@ sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/sim
 
 test: lint test-unit test-lab ## all of it
+
+bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, into docs/benchmarks.md (ROUNDS=3)
+	$(BIN)/python -m tests.bench --rounds $(ROUNDS)
 
 clean: down ## also the caches and the environment
 	rm -rf $(VENV) .cache .lab

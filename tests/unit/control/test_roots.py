@@ -175,6 +175,14 @@ def test_external_authorities_count_for_their_own_root_only(old, new):
     assert (during.next_ca_cert, during.next_ca_key) == (new.cert, "")
 
 
+def test_the_only_external_authority_cannot_be_taken_away(old):
+    config = CAConfig(external_cas=[ExternalCA(protocol="cfssl", url="https://ca")])
+    alone = replace(cluster_of(old), ca_key="", spec=SwarmSpec(ca_config=config))
+    assert roots.with_root_of(alone, config, NOW) is alone
+    with pytest.raises(InvalidArgument, match="at least one valid, reachable external CA"):
+        roots.with_root_of(alone, CAConfig(), NOW)
+
+
 def test_what_an_external_authority_answers_is_checked(old, new):
     key = authority.new_key()
     csr = authority.new_signing_request(key)

@@ -70,6 +70,7 @@ def with_root_of(cluster: Cluster, ca: CAConfig, now: datetime.datetime) -> Clus
     root = checked_root(ca, now)
     if root is None:
         if ca.force_rotate == cluster.spec.ca_config.force_rotate:
+            _check_signer(cluster, ca)
             return cluster
         root = Authority.create(now)
     if root.cert == cluster.ca_cert:
@@ -88,6 +89,15 @@ def with_root_of(cluster: Cluster, ca: CAConfig, now: datetime.datetime) -> Clus
         )
     cross_signed = Authority(cluster.ca_cert, cluster.ca_key).cross_sign(root.cert)
     return _settled(replace(cluster, next_ca_cert=root.cert, next_ca_key=root.key, cross_signed=cross_signed))
+
+
+def _check_signer(cluster: Cluster, ca: CAConfig) -> None:
+    """An update must not take away the only ones that can sign."""
+    root, key = cluster.wanted_root
+    if cluster.spec.ca_config.external_cas and not key and not external_urls(ca, root, cluster.ca_cert):
+        raise InvalidArgument(
+            "there must be at least one valid, reachable external CA corresponding to the current CA certificate"
+        )
 
 
 def is_complete(cluster: Cluster, nodes: Iterable[Node]) -> bool:

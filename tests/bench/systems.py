@@ -88,11 +88,7 @@ class Stage:
 
         async def ready() -> bool:
             nodes = await self.first.get("/nodes")
-            self.ids = {
-                node["Description"]["Hostname"]: node["ID"]
-                for node in nodes
-                if "Hostname" in node.get("Description", {})
-            }
+            self.ids = {node.get("Description", {}).get("Hostname", ""): node["ID"] for node in nodes}
             return len(nodes) == len(self.hosts) and all(node["Status"]["State"] == "ready" for node in nodes)
 
         await until(ready)

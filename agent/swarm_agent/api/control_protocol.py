@@ -35,6 +35,43 @@ class ManagerHandle(Quorum, Protocol):
         """host:port of the leader's management plane; empty when there is none."""
 
 
+class NetworkPlace(Protocol):
+    """A place on a cluster network for one container of this host."""
+
+    @property
+    def task_id(self) -> str: ...
+
+    @property
+    def engine_network(self) -> str:
+        """The engine's name of the network."""
+
+    @property
+    def ip(self) -> str: ...
+
+    @property
+    def mac(self) -> str: ...
+
+    @property
+    def resolvers(self) -> tuple[str, ...]:
+        """The DNS servers that know the network's names."""
+
+
+class NetworkAttachments(Protocol):
+    """Places on cluster networks for this host's plain containers."""
+
+    async def attach(self, network: str) -> NetworkPlace:
+        """A new place; `bind` or `release` it. Raises ClusterError."""
+
+    async def bind(self, task_id: str, container_id: str) -> None:
+        """The place is this container's. Raises ClusterError."""
+
+    async def release(self, task_id: str) -> None:
+        """Give the place back."""
+
+    def wake(self) -> None:
+        """A container may have left a network."""
+
+
 class NodeControl(Protocol):
     """This host and its membership."""
 
@@ -67,6 +104,10 @@ class NodeControl(Protocol):
 
     async def join(self, request: JoinRequest) -> None:
         """Raises ClusterError."""
+
+    @property
+    def attachments(self) -> NetworkAttachments | None:
+        """None outside a cluster."""
 
     async def connect_engine(self, node_id: str) -> socket:
         """A connection to the engine of any node, from a manager. Raises ClusterError when there is none."""

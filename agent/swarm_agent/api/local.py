@@ -32,6 +32,7 @@ from .info import ping_word, swarm_section
 from .local_networks import LocalNetworks, overlay_of
 from .logs import open_logs
 from .message import EMPTY, Request, Response, Stream, error_of, error_response, json_response
+from .plain_containers import PlainContainers
 from .remote import Place, RemoteContainers
 from .routes import match
 from .versions import NEWEST, adjust_init, adjust_service, parse_version, show
@@ -58,6 +59,7 @@ _NETWORKS = {
     ("POST", "/networks/create"): "network_create",
     ("POST", "/networks/prune"): "network_prune",
 }
+_NETWORK_MEMBER = re.compile(r"/networks/([^/]+)/(connect|disconnect)")
 _NETWORK = re.compile(r"/networks/([^/]+)")
 _SERVICE_CHANGE = re.compile(r"/services/(?:create|[^/]+/update)")
 
@@ -72,6 +74,7 @@ class LocalApi:
         self._node = node
         self._forward = forward
         self._networks = LocalNetworks(node, engine)
+        self._containers = PlainContainers(node, engine)
         self.remote = RemoteContainers(node, engine)
 
     def owns(self, method: str, path: str) -> bool:
@@ -87,12 +90,17 @@ class LocalApi:
             return "events", ""
         if method == "GET" and logs.PATH.fullmatch(path) is not None:
             return "logs", ""
+        if (method, path) == ("POST", "/containers/create") and self._node.attachments is not None:
+            return "container_create", ""
         # Outside a cluster the engine's networks are all there is, and it answers for itself.
         if not path.startswith("/networks") or self._node.local_state == "inactive":
             return None
         name = _NETWORKS.get((method, path))
         if name is not None:
             return name, ""
+        joined = _NETWORK_MEMBER.fullmatch(path)
+        if joined is not None and method == "POST":
+            return f"network_{joined[2]}", joined[1]
         found = _NETWORK.fullmatch(path)
         if found is not None and method in ("GET", "DELETE"):
             return ("network_inspect" if method == "GET" else "network_remove"), found[1]
@@ -185,6 +193,15 @@ class LocalApi:
         return json_response(await self._node.restore(wanted, read_secret(wanted.secret)))
 
     # --- networks ----------------------------------------------------------------------------------------------------
+
+    async def _container_create(self, request: Request) -> Response:
+        return await self._containers.create(request)
+
+    async def _network_connect(self, request: Request, term: str) -> Response:
+        return await self._containers.connect(request, term)
+
+    async def _network_disconnect(self, request: Request, term: str) -> Response:
+        return await self._containers.disconnect(request, term)
 
     async def _network_list(self, request: Request) -> Response:
         return await self._networks.list_networks(request)

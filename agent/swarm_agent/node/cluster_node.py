@@ -42,6 +42,7 @@ from swarm_agent.worker.engine import Engine
 
 from . import addresses, backup, founding
 from .admission import request_admission
+from .attachments import Attachments
 from .keys import is_locked, opens
 from .manager_role import ManagerRole
 from .membership import ApiFactory, Membership
@@ -130,6 +131,11 @@ class ClusterNode:
         if self._membership is None:
             raise Unavailable(errors.NOT_IN_SWARM)
         return await self._membership.leader.post("/v1/api", data)
+
+    @property
+    def attachments(self) -> Attachments | None:
+        """Places on cluster networks for plain containers; None outside a cluster."""
+        return self._membership.attachments if self._membership is not None else None
 
     async def connect_engine(self, node_id: str) -> socket.socket:
         """A connection to the engine of any node of the cluster, from a manager. Raises Unavailable."""

@@ -7,6 +7,7 @@
 | POST /v1/renew | members | a new certificate for the same node, with the role it shall have now |
 | GET /v1/session | members | WebSocket: the node's session with the dispatcher |
 | GET /v1/stream/ID | members | WebSocket: the byte stream that the node was asked for in its session |
+| POST /v1/attach… | members | places on networks for plain containers (attachment_routes.py) |
 | /v1/raft…, /v1/engine…, /v1/api | managers | manager_routes.py |
 
 Who a peer is stands in its certificate (node id, role) and is checked per route: a worker's certificate opens its own
@@ -35,6 +36,7 @@ from swarm_agent.pki.authority import Identity, identity_of_der
 from swarm_agent.pki.tokens import parse_token
 from swarm_agent.store.tx import Tx
 
+from .attachment_routes import AttachmentRoutes
 from .manager_routes import MAX_API_REQUEST, Consensus, ManagerRoutes
 from .signing import sign
 from .streams import StreamBroker, Teller
@@ -140,6 +142,7 @@ class ManagementServer:
         app.router.add_post("/v1/renew", self._renew)
         app.router.add_get("/v1/session", self._session)
         app.router.add_get("/v1/stream/{id}", self._stream)
+        AttachmentRoutes(lambda: self._manager.store, self._member, self._leader_only).add_to(app.router)
         self._managers.add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()

@@ -28,6 +28,7 @@ from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.worker.engine import Engine, EngineError
 from swarm_agent.worker.worker import Worker
 
+from .attachments import Attachments
 from .certificates import CertificateHolder, renewal_time
 from .data_plane import DataPlane
 from .keys import NodeKeys
@@ -100,6 +101,7 @@ class Membership:
             resolvers=self.data_plane.resolvers,
         )
         self.leader = LeaderClient(self.certificates, self._likely_leaders)
+        self.attachments = Attachments(engine, self.data_plane, self.leader.post, self.session.report)
         self.manager: ManagerRole | None = self._manager_role() if state.role == "manager" else None
         self._joined_raft = False
         self._doubt_since: float | None = None
@@ -166,6 +168,7 @@ class Membership:
                 log.warning("the engine does not answer, trying again: %s", error)
                 await asyncio.sleep(ENGINE_RETRY)
         await self.worker.start()
+        self.attachments.start()
         self.session.start()
         self._describing = asyncio.create_task(self._watch_description(), name="describe")
         self._role_task = asyncio.create_task(self._keep_role(), name="role")
@@ -185,6 +188,7 @@ class Membership:
                 await asyncio.gather(task, return_exceptions=True)
         await self.session.stop()
         await self.streams.stop()
+        await self.attachments.stop()
         if leave:
             await self.worker.remove_all()
         await self.worker.stop()
@@ -203,7 +207,7 @@ class Membership:
         self._role_wake.set()
 
     def _assigned(self, message: Assignments) -> None:
-        self.worker.assign(message)
+        self.worker.assign(self.attachments.assign(message))
 
     def _session_changed(self, connected: bool) -> None:
         log.info("session %s", "established" if connected else "lost")

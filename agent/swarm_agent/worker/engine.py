@@ -76,8 +76,26 @@ class PortBinding(_Reply, frozen=True):
     host_port: str = ""
 
 
+class EndpointAddresses(_Reply, frozen=True):
+    ipv4: str = msgspec.field(default="", name="IPv4Address")
+
+
+class EndpointSettings(_Reply, frozen=True):
+    """A container's place on a network: the address that it has while it runs, and the one that it was given."""
+
+    ip_address: str = msgspec.field(default="", name="IPAddress")
+    ipam_config: EndpointAddresses | None = msgspec.field(default=None, name="IPAMConfig")
+    aliases: list[str] | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        given = self.ipam_config.ipv4 if self.ipam_config is not None else ""
+        return tuple(filter(None, (self.ip_address, given)))
+
+
 class NetworkSettings(_Reply, frozen=True):
     ports: dict[str, list[PortBinding] | None] | None = None
+    networks: dict[str, EndpointSettings] | None = None
 
 
 class Container(_Reply, frozen=True):
@@ -88,6 +106,11 @@ class Container(_Reply, frozen=True):
     state: ContainerState = ContainerState()
     config: ContainerConfig = ContainerConfig()
     network_settings: NetworkSettings = NetworkSettings()
+
+    @property
+    def places(self) -> list[EndpointSettings]:
+        """Where it is on networks."""
+        return list((self.network_settings.networks or {}).values())
 
 
 class ListedContainer(_Reply, frozen=True):

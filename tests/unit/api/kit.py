@@ -69,6 +69,8 @@ class SmallNode:
     joined: list[JoinRequest] = field(default_factory=list)
     engines: dict[str, Path] = field(default_factory=dict)  # of other nodes, by node id
 
+    attachments: Any = None
+
     @property
     def is_manager(self) -> bool:
         return self.role is not None

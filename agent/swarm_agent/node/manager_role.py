@@ -18,10 +18,12 @@ from swarm_agent.manager.leader import Leader
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Cluster, Node
 from swarm_agent.model.session import ManagerPeer
+from swarm_agent.model.specs import RaftConfig
 from swarm_agent.pki import tls
 from swarm_agent.raft.driver import RaftNode
 from swarm_agent.raft.files import OsFiles
 from swarm_agent.raft.messages import Membership
+from swarm_agent.raft.settings import Settings
 from swarm_agent.store.store import Store
 from swarm_agent.store.view import Change
 
@@ -38,6 +40,19 @@ from .streams import StreamBroker
 log = logging.getLogger(__name__)
 
 HAND_OVER_TIMEOUT = 3.0  # seconds that an orderly stop waits for a successor
+
+
+def raft_settings(spec: RaftConfig) -> Settings:
+    """What the cluster's spec sets of raft (API: Spec.Raft). An election time-out too short for the beat is raised."""
+    defaults = Settings()
+    heartbeat = spec.heartbeat_tick or defaults.heartbeat_ticks
+    return Settings(
+        heartbeat_ticks=heartbeat,
+        election_ticks=max(spec.election_tick or defaults.election_ticks, 3 * heartbeat),
+        snapshot_interval=spec.snapshot_interval or defaults.snapshot_interval,
+        keep_entries=spec.log_entries_for_slow_followers or defaults.keep_entries,
+        keep_snapshots=spec.keep_old_snapshots or 0,
+    )
 
 
 class ManagerRole:
@@ -153,6 +168,8 @@ class ManagerRole:
         store.proposer = self._raft
         self._store = store
         store.subscribe(self._store_changed)
+        for cluster in store.view().all(Cluster):  # what a snapshot brought
+            self._raft.configure(raft_settings(cluster.spec.raft))
         self._raft.on_leadership(lambda is_leader: self._leadership.set())
         self._follow = asyncio.create_task(self._follow_leadership(), name="leadership")
         self._raft.on_membership(lambda members: self.transport.keep({member.id for member in members.members}))
@@ -227,8 +244,11 @@ class ManagerRole:
             log.info("leadership could not be handed over: %s", error)
 
     def _store_changed(self, changes: list[Change]) -> None:
-        if any(change.kind is Cluster and change.old is None for change in changes):
-            self._leadership.set()
+        for change in changes:
+            if change.kind is Cluster and change.new is not None:
+                self.raft.configure(raft_settings(change.new.spec.raft))
+                if change.old is None:
+                    self._leadership.set()
 
     async def _follow_leadership(self) -> None:
         while True:

@@ -61,7 +61,7 @@ def cluster_text(info, host):
         "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     return "\n".join(
-        [*lines, f"next: on {host}, docker --context swarm service create --name hello alpine ping {host}"]
+        [*lines, f"next: on {host}, docker --context swarm service create --name hello alpine ping 127.0.0.1"]
     )
 
 

@@ -61,6 +61,7 @@ _NETWORKS = {
 }
 _NETWORK_MEMBER = re.compile(r"/networks/([^/]+)/(connect|disconnect)")
 _NETWORK = re.compile(r"/networks/([^/]+)")
+_MAY_NAME_NETWORKS = re.compile(rb"networks|\\u", re.IGNORECASE)  # JSON may write any letter as \\u0000
 _SERVICE_CHANGE = re.compile(r"/services/(?:create|[^/]+/update)")
 
 NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
@@ -252,6 +253,8 @@ class LocalApi:
         """A service may name a host's own `host`, `bridge`, `none`, also by the id that this host's engine gave it; any
         other network of one host is refused. Only this host's engine can tell, so it is done here, not on the leader.
         """
+        if not _MAY_NAME_NETWORKS.search(request.body):  # the leader reads it anyway; reading it twice costs
+            return request
         spec = adjust_service(read_json(request, ServiceSpec), request.version)
         unknown = unknown_networks(manager.store.view(), spec) if spec.task_template.networks else []
         if not unknown:

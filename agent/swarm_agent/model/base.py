@@ -9,7 +9,6 @@ Fields of stored objects whose JSON name starts with "_" are internal: stored an
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from types import UnionType
@@ -58,7 +57,11 @@ def strip_nulls(value: Any) -> Any:
     Raises BadRequest for integers that Go's clients could not read back.
     """
     if isinstance(value, dict):
-        return {key: strip_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            key: item if isinstance(item, str) else strip_nulls(item)  # most are, and a call for each costs
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
         return [strip_nulls(item) for item in value if item is not None]
     if isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64:
@@ -70,42 +73,73 @@ def fold_names(value: Any, kind: Any) -> Any:
     """The JSON value with the API's own spelling of field names. Go reads names without regard to case, and clients
     rely on it: docker-py writes {"Mode": {"replicated": ...}}. An exact name wins over others.
     """
-    if isinstance(value, dict):
-        names = _folded(kind)
-        if names is None:
-            inner = _item_type(kind)
-            return {key: fold_names(item, inner) for key, item in value.items()} if inner is not None else value
-        known = {key: names[key.lower()] for key in value if key.lower() in names}
+    shape = _shape(kind)
+    return value if shape is None else shape.fold(value)
+
+
+class _Shape:
+    """Where in a value of some type there are field names: what is asked of the type once, not for each request."""
+
+    __slots__ = ("_exact", "_item", "_names")
+
+    def __init__(self) -> None:
+        self._names: dict[str, tuple[str, _Shape | None]] = {}  # of a struct, by lower-case name
+        self._exact: dict[str, _Shape | None] = {}  # the same by exact name
+        self._item: _Shape | None = None  # of a list's items or a map's values
+
+    def of_struct(self, kind: type[msgspec.Struct]) -> None:
+        for item in msgspec.structs.fields(kind):
+            inner = _shape(item.type)
+            self._names[item.encode_name.lower()] = (item.encode_name, inner)
+            self._exact[item.encode_name] = inner
+
+    def of_items(self, item: _Shape) -> None:
+        self._item = item
+
+    def fold(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            if self._item is not None:
+                return {key: self._item.fold(item) for key, item in value.items()}
+            if self._exact.keys() >= value.keys():  # nearly always; the rest is for those who spell otherwise
+                return {
+                    key: item if (inner := self._exact[key]) is None else inner.fold(item)
+                    for key, item in value.items()
+                }
+            return self._respell(value)
+        if isinstance(value, list) and self._item is not None:
+            return [self._item.fold(item) for item in value]
+        return value
+
+    def _respell(self, value: dict[str, Any]) -> dict[str, Any]:
+        known = {key: self._names[key.lower()] for key in value if key.lower() in self._names}
         folded = {key: item for key, item in value.items() if key not in known}
         for exact in (False, True):
             for key, (name, inner) in known.items():
                 if (key == name) is exact:
-                    folded[name] = fold_names(value[key], inner)
+                    folded[name] = value[key] if inner is None else inner.fold(value[key])
         return folded
-    if isinstance(value, list):
-        inner = _item_type(kind)
-        return [fold_names(item, inner) for item in value] if inner is not None else value
-    return value
 
 
-@functools.cache
-def _folded(kind: Any) -> dict[str, tuple[str, Any]] | None:
-    """The fields of a struct by lower-case name, with their types; None if it is none."""
+_shapes: dict[Any, _Shape | None] = {}
+
+
+def _shape(kind: Any) -> _Shape | None:
+    """The shape of a type; None when there are no field names in it."""
+    if kind in _shapes:
+        return _shapes[kind]
     if get_origin(kind) in (Union, UnionType):
-        found = [names for part in get_args(kind) if (names := _folded(part)) is not None]
-        return found[0] if found else None
-    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-        return None
-    fields = msgspec.structs.fields(kind)
-    return {item.encode_name.lower(): (item.encode_name, item.type) for item in fields}
-
-
-@functools.cache
-def _item_type(kind: Any) -> Any:
-    """The type of a list's items or of a map's values; None if it is neither."""
-    if get_origin(kind) in (Union, UnionType):
-        return next((inner for part in get_args(kind) if (inner := _item_type(part)) is not None), None)
-    return get_args(kind)[-1] if get_origin(kind) in (list, dict) else None
+        found = next((shape for part in get_args(kind) if (shape := _shape(part)) is not None), None)
+        _shapes[kind] = found
+    elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        found = _shapes[kind] = _Shape()  # first, as a struct may contain itself
+        found.of_struct(kind)
+    else:
+        item = _shape(get_args(kind)[-1]) if get_origin(kind) in (list, dict) else None
+        found = _Shape() if item is not None else None
+        if found is not None and item is not None:
+            found.of_items(item)
+        _shapes[kind] = found
+    return found
 
 
 def decode(kind: type[T], body: bytes) -> T:

@@ -42,7 +42,7 @@ from tests.lab.workerkit import Bench, make_task, wanting
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 SECOND = 1_000_000_000
-OBEDIENT = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+OBEDIENT = ["sh", "-c", "trap 'exit 0' TERM; touch /tmp/listens; while :; do sleep 0.1; done"]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,8 @@ async def test_a_stop_takes_the_task_out_of_traffic_before_the_signal(bench: Ben
     task = make_task(command=OBEDIENT)
     bench.assign(task)
     await bench.seen.state(task, TaskState.RUNNING)
+    # Before its trap is set, the first process of a container ignores the signal.
+    await _eventually(lambda: "listens" in bench.engine.docker("exec", task.name, "ls", "/tmp"), "the trap is set")
     running_at_deactivation = []
 
     async def deactivate(task_id: str) -> None:

@@ -225,7 +225,9 @@ async def name_on_another_host(stage: Stage, record: Record) -> None:
     for number in range(3):
         wanted = spec(f"named{number}", 1, network="names")
         wanted["TaskTemplate"]["Placement"] = {"Constraints": [f"node.hostname=={asked}"]}
-        loop = f"until timeout 1 nslookup named{number} 127.0.0.11 >/dev/null 2>&1; do sleep 0.02; done"
+        # An unanswered question must not hold up the next; busybox's own `timeout` knows whole seconds only.
+        ask = f"nslookup named{number} 127.0.0.11 >/dev/null 2>&1 & asked=$!"
+        loop = f"while :; do {ask}; (sleep 0.2; kill $asked) 2>/dev/null & wait $asked && exit 0; sleep 0.02; done"
         started = now()
         await stage.first.post("/services/create", wanted)
         answer = await asyncio.to_thread(

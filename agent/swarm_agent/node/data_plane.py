@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 ACK_TIMEOUT = 1.0  # seconds to wait for the other hosts to apply a change of ours
 START_TIMEOUT = 20.0  # seconds that a task waits for the data plane itself
+START_RETRY = 1.0  # seconds between tries to start it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +90,14 @@ class DataPlane:
         """What the leader says about networks, keys and where to find others. The first one starts everything."""
         self._networks = list(message.networks)
         self._own = dict(message.node.attachments)
-        self._keys = keys = [base64.b64decode(key) for key in message.gossip_keys]
+        self._keys = [base64.b64decode(key) for key in message.gossip_keys]
         seeds = [split_host_port(seed) for seed in message.gossip_seeds]
         if self._parts is not None:
             self._use_keys(self._parts.gossip)
             self._parts.gossip.set_seeds(seeds)
             self._refresh()
         elif self._starting is None or self._starting.done():
-            self._starting = asyncio.create_task(
-                self._start(keys, seeds, message.data_path_port), name="data-plane-start"
-            )
+            self._starting = asyncio.create_task(self._start(seeds, message.data_path_port), name="data-plane-start")
 
     def _network_part(self, port: int) -> NetworkManager:
         return NetworkManager(
@@ -135,29 +134,11 @@ class DataPlane:
             return False
         return have_all((member.meta for member in self._parts.gossip.members() if member.state.live), keys)
 
-    async def _start(self, keys: list[bytes], seeds: list[tuple[str, int]], port: int) -> None:
-        gossip = GossipNode(
-            self._state.node_id,
-            (self._state.listen, self._settings.gossip_port),
-            (self._state.advertise, self._settings.gossip_port),
-            self._state.cluster_id,
-            keys,
-            rng=random.Random(random.SystemRandom().getrandbits(64)),
-            # Data may go over another link than gossip: the others learn this address with the member.
-            meta=encode_meta(self._state.data_path, keys),
-        )
-        network = self._network_part(port)
-        try:
-            await gossip.start()
-            await network.start()
-        except (OSError, LookupError) as error:
-            log.error("the data plane cannot start: %s", error)
-            await gossip.stop()
-            await network.stop()
-            await asyncio.sleep(1)  # the next Welcome tries again
-            return
+    async def _start(self, seeds: list[tuple[str, int]], port: int) -> None:
+        gossip, network = await self._bring_up(port)
         dns = DnsService(loopback_port=self._settings.dns_port)
         self._parts = _Parts(gossip, network, dns)
+        self._use_keys(gossip)  # they may have changed meanwhile
         gossip.on_rows(self._refresh)
         gossip.on_members(lambda member, old: self._refresh())
         for row in self._rows.values():
@@ -169,6 +150,33 @@ class DataPlane:
             gossip.set_seeds(seeds)
             await gossip.join(seeds)
         await dns.open()  # now that the others' rows are here: until then a name that exists would be denied
+
+    async def _bring_up(self, port: int) -> tuple[GossipNode, NetworkManager]:
+        """Start gossip and network. What is in the way (a taken port, an address that is not there yet) may go, and no
+        other Welcome need come: so it is tried until it works.
+        """
+        while True:
+            gossip = GossipNode(
+                self._state.node_id,
+                (self._state.listen, self._settings.gossip_port),
+                (self._state.advertise, self._settings.gossip_port),
+                self._state.cluster_id,
+                self._keys,
+                rng=random.Random(random.SystemRandom().getrandbits(64)),
+                # Data may go over another link than gossip: the others learn this address with the member.
+                meta=encode_meta(self._state.data_path, self._keys),
+            )
+            network = self._network_part(port)
+            try:
+                await gossip.start()
+                await network.start()
+            except (OSError, LookupError) as error:
+                log.error("the data plane cannot start, trying again: %s", error)
+                await gossip.stop()
+                await network.stop()
+                await asyncio.sleep(START_RETRY)
+            else:
+                return gossip, network
 
     # --- for the worker ----------------------------------------------------------------------------------------------
 

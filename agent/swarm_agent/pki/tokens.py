@@ -43,13 +43,6 @@ def new_token(root_pem: str, rng: random.Random) -> str:
     return f"{PREFIX}-1-{digest}-{secret}"
 
 
-def with_new_root(token: str, root_pem: str) -> str:
-    """The same secret under another root: what a root rotation makes of a token."""
-    secret = parse_token(token).secret
-    digest = to_base36(int.from_bytes(root_digest(root_pem), "big"), DIGEST_LENGTH)
-    return f"{PREFIX}-1-{digest}-{secret}"
-
-
 def parse_token(text: str) -> JoinToken:
     """Raises InvalidArgument("invalid join token") on anything that is not a token of version 1 (or 2, FIPS)."""
     parts = text.strip().split("-")

@@ -6,7 +6,7 @@ HOSTS  ?= 3
 SEEDS  ?= 300
 ROUNDS ?= 3
 
-.PHONY: up down status test lint test-unit test-lab sim bench clean help
+.PHONY: up down status test lint test-unit test-lab sim bench bench-growth clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -51,6 +51,9 @@ test: lint test-unit test-lab ## all of it
 
 bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, into docs/benchmarks.md (ROUNDS=3)
 	$(BIN)/python -m tests.bench --rounds $(ROUNDS)
+
+bench-growth: $(VENV)/.made ## a quarter of an hour: how cost grows to 1,000 nodes and 30,000 tasks, into docs/growth.md
+	$(BIN)/python -m tests.bench.growth --out docs/growth.md
 
 clean: down ## also the caches and the environment
 	rm -rf $(VENV) .cache .lab

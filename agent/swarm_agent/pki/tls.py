@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from asyncio import sslproto
 
 from .files import NodeCertificate
+
+# asyncio sets 256 KiB aside for what it reads of each TLS connection, and a leader has a connection to every node.
+# A TLS record holds 16 KiB.
+sslproto.SSLProtocol.max_size = 32 * 1024
 
 
 def _base(protocol: int) -> ssl.SSLContext:

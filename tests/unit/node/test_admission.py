@@ -1,5 +1,6 @@
 """Joining over real TLS on loopback: what a token opens, and every way in which it does not."""
 
+import asyncio
 import datetime
 import random
 import ssl
@@ -181,3 +182,13 @@ async def test_garbage_is_answered_with_400(manager):
         ) as response:
             assert response.status == 400
             assert "larger than" in (await response.json())["message"]
+
+
+async def test_a_connection_costs_a_manager_little_memory(manager):
+    """asyncio's own default is 256 KiB a connection; a thousand nodes would take a quarter of a gigabyte."""
+    context = tls.root_only_context(manager.root.cert)
+    host, port = manager.address.split(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    protocol = writer.transport._ssl_protocol
+    assert len(protocol._ssl_buffer) <= 64 * 1024
+    writer.close()

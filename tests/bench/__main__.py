@@ -1,6 +1,6 @@
 """`make bench`: this project and Docker Swarm, round by round on the same lab hosts; writes docs/benchmarks.md.
 
-    python -m tests.bench [--rounds 3] [--only one|three] [--systems ours] [--out docs/benchmarks.md]
+    python -m tests.bench [--rounds 3] [--only one|three] [--systems ours] [--cases NAME …] [--out docs/benchmarks.md]
 
 Nothing here passes or fails by its times. LAB_DEPLOYED=1 takes the agent that is on the hosts.
 """
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=tuple(PHASES), help="one manager or three, instead of both")
     parser.add_argument("--systems", nargs="+", choices=("ours", "swarm"), default=["ours", "swarm"])
+    parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help="these alone, by their functions' names")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
     lab = with_agents(Lab.up(3))
@@ -40,7 +41,7 @@ def main() -> None:
             load.append((os.getloadavg()[0], time.time()))
             for system in chosen:
                 print(f"round {number + 1} of {options.rounds}: {system.name}", flush=True)
-                asyncio.run(measure(lab, system, phases, figures))
+                asyncio.run(measure(systems.Stage(lab, system, only=frozenset(options.cases)), phases, figures))
                 figures.save(raw)
     finally:
         systems.depart(lab)
@@ -54,12 +55,14 @@ def main() -> None:
     print(report.table(figures))
 
 
-async def measure(lab: Lab, system: systems.System, phases: list[str], figures: report.Figures) -> None:
-    def record(case: str, value: float) -> None:
-        figures.add(case, system.name, value)
-        print(f"    {system.name:6} {case}: {value:.3f} {report.unit(case)}", flush=True)
+async def measure(stage: systems.Stage, phases: list[str], figures: report.Figures) -> None:
+    name = stage.system.name
 
-    async with systems.Stage(lab, system) as stage:
+    def record(case: str, value: float) -> None:
+        figures.add(case, name, value)
+        print(f"    {name:6} {case}: {value:.3f} {report.unit(case)}", flush=True)
+
+    async with stage:
         for phase in phases:
             await PHASES[phase](stage, record)
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from tests.lab.apiclient import ApiError, Unanswered
 
 from . import rate
-from .services import NEXT_IMAGE, change, remove, runs, spec, tasks
+from .accidents import agent_start, crash, cut_link, lost_host, lost_leader
+from .services import Record, change, now, remove, runs, spec, tasks
 from .systems import OURS, Stage, until
+from .updates import updates
 
-Record = Callable[[str, float], None]
+Case = Callable[[Stage, Record], Coroutine[Any, Any, None]]
 CLIENTS = ((1, 300), (8, 1000), (64, 1000))  # (clients at once, services created)
 MANY = 100
 
@@ -39,12 +41,14 @@ async def one_manager(stage: Stage, record: Record) -> None:
         creates,
         scaling,
         crash,
-        rolling_update,
+        updates,
         overlay,
         name_on_another_host,
         hundred_services,
-        lambda stage, record: rates(stage, record, "1 manager"),
+        rates_of_one,
         lost_host,
+        cut_link,
+        agent_start,
     )
     await stage.dissolve()
 
@@ -60,38 +64,46 @@ async def three_managers(stage: Stage, record: Record) -> None:
     await each(
         stage,
         record,
+        idle_leader,
         follower_reads,
-        lambda stage, record: rates(stage, record, "3 managers"),
+        rates_of_three,
         lost_leader,
     )
     await stage.dissolve()
 
 
-async def each(stage: Stage, record: Record, *cases: Callable[[Stage, Record], Awaitable[None]]) -> None:
+async def each(stage: Stage, record: Record, *cases: Case) -> None:
     """One case after another. What one leaves behind when it fails must not fail the next."""
     for case in cases:
+        if stage.only and case.__name__ not in stage.only:
+            continue
         try:
             await case(stage, record)
         except (ApiError, Unanswered, TimeoutError, AssertionError, RuntimeError, OSError) as error:
-            print(f"    {stage.system.name}: {getattr(case, '__name__', case)} failed: {error!r}", flush=True)
+            print(f"    {stage.system.name}: {case.__name__} failed: {error!r}", flush=True)
         for service in await stage.first.get("/services"):
             await remove(stage, service["Spec"]["Name"])
 
 
-def now() -> float:
-    return time.perf_counter()
-
-
 async def idle(stage: Stage, record: Record) -> None:
     """Processor and memory of the control plane with a small service at rest: manager and worker."""
+    await at_rest(stage, record, {"manager": stage.hosts[0].name, "worker": stage.hosts[1].name})
+
+
+async def idle_leader(stage: Stage, record: Record) -> None:
+    """The same of the leader of three managers."""
+    await at_rest(stage, record, {"leader of three": stage.hosts[0].name})
+
+
+async def at_rest(stage: Stage, record: Record, roles: dict[str, str]) -> None:
     await stage.first.post("/services/create", spec("rest", 3))
     await runs(stage, "rest", 3)
     await asyncio.sleep(2)
     seconds = 10.0
-    before = {host.name: usage(stage, host.name) for host in stage.hosts[:2]}
+    before = {name: usage(stage, name) for name in roles.values()}
     await asyncio.sleep(seconds)
-    for role, host in zip(("manager", "worker"), stage.hosts, strict=False):
-        (cpu, _), (later, memory) = before[host.name], usage(stage, host.name)
+    for role, name in roles.items():
+        (cpu, _), (later, memory) = before[name], usage(stage, name)
         what = "agent" if stage.system is OURS else "dockerd"
         record(f"idle processor, {role} ({what})", 100 * (later - cpu) / seconds)
         record(f"idle memory, {role} ({what})", memory)
@@ -145,45 +157,6 @@ async def containers_running(stage: Stage, name: str) -> list[str]:
             if each_one["Labels"].get("com.docker.swarm.service.name") == name:
                 found.append(each_one["Id"])
     return found
-
-
-async def crash(stage: Stage, record: Record) -> None:
-    """A container's process dies, restart delay 0; three times."""
-    await stage.first.post("/services/create", spec("web", 3))
-    await runs(stage, "web", 3)
-    names = {identifier: name for name, identifier in stage.ids.items()}
-    for _ in range(3):
-        victim = (await tasks(stage, "web"))[0]
-        engine = stage.engines[names[victim["NodeID"]]]
-        started = now()
-        await engine.post(f"/containers/{victim['Status']['ContainerStatus']['ContainerID']}/kill?signal=KILL")
-
-        async def replaced(lost: str = victim["ID"]) -> bool:
-            found = [task["ID"] for task in await tasks(stage, "web")]
-            return len(found) == 3 and lost not in found
-
-        await until(replaced)
-        record("crash → replacement RUNNING, delay 0", now() - started)
-
-
-async def rolling_update(stage: Stage, record: Record) -> None:
-    await stage.first.post("/services/create", spec("web", 10))
-    await runs(stage, "web", 10)
-    started = now()
-    await change(stage, "web", lambda wanted: wanted["TaskTemplate"]["ContainerSpec"].update(Image=NEXT_IMAGE))
-
-    async def all_new() -> bool:
-        found = await tasks(stage, "web")
-        return len(found) == 10 and all(t["Spec"]["ContainerSpec"]["Image"] == NEXT_IMAGE for t in found)
-
-    await until(all_new)
-    record("rolling update of 10 by 2: all new RUNNING", now() - started)
-
-    async def completed() -> bool:
-        return (await stage.first.get("/services/web"))["UpdateStatus"]["State"] == "completed"
-
-    await until(completed)
-    record("rolling update of 10 by 2: completed", now() - started)
 
 
 async def overlay(stage: Stage, record: Record) -> None:
@@ -289,6 +262,14 @@ async def latency(stage: Stage, path: str, host: str = "", samples: int = 50) ->
     return statistics.median(taken)
 
 
+async def rates_of_one(stage: Stage, record: Record) -> None:
+    await rates(stage, record, "1 manager")
+
+
+async def rates_of_three(stage: Stage, record: Record) -> None:
+    await rates(stage, record, "3 managers")
+
+
 async def rates(stage: Stage, record: Record, managers: str) -> None:
     socket = stage.hosts[0].socket(stage.system.socket)
     for clients, total in CLIENTS:
@@ -302,63 +283,3 @@ async def follower_reads(stage: Stage, record: Record) -> None:
     for number in range(MANY):
         await stage.first.post("/services/create", spec(f"many{number}", 0))
     record(f"GET /services at {MANY} services, of a follower", await latency(stage, "/services", stage.hosts[1].name))
-
-
-async def lost_host(stage: Stage, record: Record) -> None:
-    """Power off a worker; then it comes back."""
-    lost = stage.hosts[2]
-    await stage.first.post("/services/create", spec("web", 6))
-    await runs(stage, "web", 6)
-    started = now()
-    await asyncio.to_thread(lost.kill)
-
-    async def down() -> bool:
-        return (await stage.first.get(f"/nodes/{stage.ids[lost.name]}"))["Status"]["State"] == "down"
-
-    await until(down)
-    record("host without power → node down", now() - started)
-
-    async def elsewhere() -> bool:
-        found = await tasks(stage, "web")
-        return len([task for task in found if task["NodeID"] != stage.ids[lost.name]]) == 6
-
-    await until(elsewhere)
-    record("host without power → replacements RUNNING", now() - started)
-    await comes_back(stage)
-
-
-async def comes_back(stage: Stage) -> None:
-    await asyncio.to_thread(stage.lab.restore)
-    for name in stage.apis:
-        await stage.apis[name].close()
-        await stage.engines[name].close()
-    await stage.settle()
-
-
-async def lost_leader(stage: Stage, record: Record) -> None:
-    """Power off the leader of three; another must take writes, and run what ran on it."""
-    leader = stage.hosts[0]
-    await stage.first.post("/services/create", spec("web", 6))
-    await runs(stage, "web", 6)
-    started = now()
-    await asyncio.to_thread(leader.kill)
-    survivors = [host.name for host in stage.hosts[1:]]
-    attempts = 0
-
-    async def accepted() -> bool:
-        nonlocal attempts
-        attempts += 1
-        api = stage.apis[survivors[attempts % len(survivors)]]
-        await api.post("/services/create", spec(f"after{attempts}", 0), timeout=5)
-        return True
-
-    await until(accepted)
-    record("leader of three lost → create accepted", now() - started)
-
-    async def elsewhere() -> bool:
-        found = await tasks(stage, "web", survivors[0])
-        return len([task for task in found if task["NodeID"] != stage.ids[leader.name]]) == 6
-
-    await until(elsewhere, timeout=120)
-    record("leader of three lost → its tasks RUNNING elsewhere", now() - started)
-    await comes_back(stage)

@@ -43,6 +43,7 @@ class Stage:
     apis: dict[str, Api] = field(default_factory=dict)
     engines: dict[str, Api] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
+    only: frozenset[str] = frozenset()  # names of the cases to run; none: all
 
     async def __aenter__(self) -> Stage:
         await asyncio.to_thread(self._switch)

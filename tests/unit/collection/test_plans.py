@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.swarm.cluster.plugins.filter.planning import all_findings, cluster_text, findings_text
 from ansible_collections.swarm.cluster.plugins.module_utils import agenthome, engineconfig, preflight, rollout, values
 from ansible_collections.swarm.cluster.plugins.module_utils.membership import membership_plan
-from ansible_collections.swarm.cluster.plugins.module_utils.service_options import (
+from ansible_collections.swarm.cluster.plugins.module_utils.service_values import (
     capabilities,
     constraints,
     health_test,

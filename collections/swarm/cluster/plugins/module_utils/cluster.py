@@ -63,3 +63,21 @@ def service_summary(service):
         "image": read(spec, "TaskTemplate.ContainerSpec.Image") or "",
         "ports": ports,
     }
+
+
+def task_summary(task, services, nodes):
+    """A task in the words that modules return. `services` and `nodes` map ids to names."""
+    service = services.get(task.get("ServiceID"), task.get("ServiceID") or "")
+    node = nodes.get(task.get("NodeID"), task.get("NodeID") or "")
+    status = task.get("Status") or {}
+    return {
+        "id": task["ID"],
+        "name": f"{service}.{task.get('Slot') or task.get('NodeID') or task['ID']}",
+        "service": service,
+        "node": node,
+        "image": read(task, "Spec.ContainerSpec.Image") or "",
+        "state": status.get("State", ""),
+        "desired": task.get("DesiredState", ""),
+        "error": status.get("Err", ""),
+        "message": status.get("Message", ""),
+    }

@@ -71,25 +71,55 @@ def write(spec, path, value, blanks=None):
     spec[last] = value
 
 
+def erase(spec, path):
+    """Take the value at a dotted place away."""
+    *parents, last = path.split(".")
+    for key in parents:
+        if not isinstance(spec.get(key), dict):
+            return
+        spec = spec[key]
+    spec.pop(last, None)
+
+
 def given(params, name):
     """The value that the user gave for an option or suboption, None when left out."""
     return read(params, name)
 
 
-def plan(options, params, current, blanks=None):
-    """Overlay what the user gave on the current spec."""
+def differences(options, before, after):
+    """(before, after) of the options in which two specs differ, for a diff."""
+    lost, gained = {}, {}
+    for option in options:
+        old, new = (
+            option.default if read(spec, option.path) is None else read(spec, option.path) for spec in (before, after)
+        )
+        if option.canonical(old) != option.canonical(new):
+            lost[option.name], gained[option.name] = option.show(old), option.show(new)
+    return lost, gained
+
+
+def plan(options, params, current, blanks=None, whole=False):
+    """Overlay what the user gave on the current spec.
+
+    With `whole` what the user gave is all there is: places of options that were left out are emptied.
+    """
     result = Plan(copy.deepcopy(current))
     for option in options:
         value = given(params, option.name)
-        if value is None:
+        if value is None and not whole:
             continue
-        wanted = option.to_api(value)
+        wanted = option.default if value is None else option.to_api(value)
         found = read(current, option.path)
         if found is None:
             found = option.default
         if option.canonical(found) == option.canonical(wanted):
             continue
-        write(result.wanted, option.path, wanted, blanks)
+        if value is None and option.default in (None, {}):
+            erase(result.wanted, option.path)
+        else:
+            # A default that is written out means the same everywhere; an object that lost a part may not: an
+            # UpdateConfig without its parallelism means "all at once".
+            write(result.wanted, option.path, wanted, blanks)
         result.before[option.name] = option.show(found)
         result.after[option.name] = option.show(wanted)
     return result

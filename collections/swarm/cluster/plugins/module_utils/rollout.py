@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ansible_collections.swarm.cluster.plugins.module_utils.patch import read
-from ansible_collections.swarm.cluster.plugins.module_utils.service_options import mode_of
+from ansible_collections.swarm.cluster.plugins.module_utils.service_values import mode_of
 from ansible_collections.swarm.cluster.plugins.module_utils.values import SECOND
 
 MONITOR = 5 * SECOND

@@ -78,12 +78,60 @@ options:
     default: false
   signing_ca_cert:
     description:
-      - Own root certificate (PEM) with which to found the cluster. Only for founding.
+      - Own root certificate (PEM) with which to found the cluster, or to which O(rotate_root) goes.
+        M(swarm.cluster.swarm_certificate) makes one.
     type: str
   signing_ca_key:
     description:
-      - Key of O(signing_ca_cert) (PEM).
+      - Key of O(signing_ca_cert) (PEM). Left out, an external authority has to sign.
     type: str
+  rotate_root:
+    description:
+      - Give a cluster that is there another root certificate, and wait until all nodes have certificates by it. With
+        O(signing_ca_cert) nothing is done when that is the root already; without, there is a fresh root each time.
+    type: bool
+    default: false
+  external_cas:
+    description:
+      - Authorities outside of the cluster that sign its certificates, exactly these.
+    type: list
+    elements: dict
+    suboptions:
+      url:
+        description:
+          - Where it answers.
+        type: str
+        required: true
+      protocol:
+        description:
+          - How it is spoken to.
+        type: str
+        choices: [cfssl]
+        default: cfssl
+      ca_cert:
+        description:
+          - Root certificate (PEM) by which it signs; by default the cluster's present one.
+        type: str
+      options:
+        description:
+          - Further options of the protocol.
+        type: dict
+  election_tick:
+    description:
+      - Ticks without a word of the leader after which managers elect another one.
+    type: int
+  heartbeat_tick:
+    description:
+      - Ticks between two words of the leader.
+    type: int
+  log_driver:
+    description:
+      - Log driver of tasks that name none.
+    type: str
+  log_options:
+    description:
+      - Its options.
+    type: dict
   task_history_limit:
     description:
       - How many ended tasks are remembered for each slot of a service.
@@ -112,13 +160,17 @@ options:
     description:
       - Whether managers need a key after a restart.
     type: bool
+  unlock_key:
+    description:
+      - Key by which to unlock a manager that is locked.
+    type: str
   labels:
     description:
       - Labels of the cluster; exactly these.
     type: dict
   wait_timeout:
     description:
-      - Seconds to wait until the host is in or out of the cluster.
+      - Seconds to wait until the host is in or out of the cluster, and until a rotation of the root is complete.
     type: int
     default: 60
 seealso:
@@ -137,6 +189,11 @@ EXAMPLES = r"""
     state: joined
     join_token: "{{ token.worker }}"
     remote_addrs: "{{ token.remote_addrs }}"
+
+- name: Go over to a new root certificate
+  swarm.cluster.swarm_cluster:
+    rotate_root: true
+    wait_timeout: 600
 
 - name: Leave it
   swarm.cluster.swarm_cluster:
@@ -168,16 +225,35 @@ actions:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.swarm.cluster.plugins.module_utils.client import (
-    CONNECTION_SPEC,
-    ApiError,
-    Client,
-    ClientError,
-    Unreachable,
-)
-from ansible_collections.swarm.cluster.plugins.module_utils.patch import Option, plan
+from ansible_collections.swarm.cluster.plugins.module_utils.client import CONNECTION_SPEC, ClientError
+from ansible_collections.swarm.cluster.plugins.module_utils.declare import carry_out
+from ansible_collections.swarm.cluster.plugins.module_utils.patch import Option, plan, read
+from ansible_collections.swarm.cluster.plugins.module_utils.place import PLACE_SPEC, Place
+from ansible_collections.swarm.cluster.plugins.module_utils.service_values import without_empty
 from ansible_collections.swarm.cluster.plugins.module_utils.values import SECOND, duration, spoken, texts
-from ansible_collections.swarm.cluster.plugins.module_utils.waiting import TimedOut, until
+
+
+def external_cas(wanted):
+    """Certificate authorities outside of the cluster, as the API wants them."""
+    return [
+        without_empty(
+            {
+                "Protocol": entry["protocol"],
+                "URL": entry["url"],
+                "CACert": entry["ca_cert"],
+                "Options": texts(entry["options"]),
+            }
+        )
+        for entry in wanted
+    ]
+
+
+def same_cas(found):
+    """Certificate authorities by meaning."""
+    return sorted(
+        (without_empty(dict(entry, Protocol=entry.get("Protocol", "").lower())) for entry in found or []), key=repr
+    )
+
 
 SETTINGS = (
     Option("task_history_limit", "Orchestration.TaskHistoryRetentionLimit", default=5),
@@ -186,164 +262,109 @@ SETTINGS = (
     Option("log_entries_for_slow_followers", "Raft.LogEntriesForSlowFollowers", default=500),
     Option("heartbeat", "Dispatcher.HeartbeatPeriod", duration, 5 * SECOND, show=spoken),
     Option("cert_expiry", "CAConfig.NodeCertExpiry", duration, 90 * 86400 * SECOND, show=spoken),
+    Option("external_cas", "CAConfig.ExternalCAs", external_cas, [], same_cas, lambda v: [e.get("URL") for e in v]),
+    Option("election_tick", "Raft.ElectionTick", default=10),
+    Option("heartbeat_tick", "Raft.HeartbeatTick", default=1),
+    Option("log_driver", "TaskDefaults.LogDriver.Name", default=""),
+    Option("log_options", "TaskDefaults.LogDriver.Options", texts, {}),
     Option("autolock", "EncryptionConfig.AutoLockManagers", default=False),
     Option("labels", "Labels", texts, {}),
 )
-ATTEMPTS = 10
 
 
-class Membership:
-    """The host's place in a cluster, and how to change it."""
-
-    def __init__(self, module):
-        self.module = module
-        self.params = module.params
-        self.client = Client(module.params["socket"], module.params["timeout"])
-        self.actions = []
-        self.before = {}
-        self.after = {}
-
-    def swarm(self):
-        """The host's own view. In check mode a host without an agent is one in no cluster."""
-        try:
-            return self.client.get("/info").get("Swarm") or {}
-        except Unreachable:
-            if self.module.check_mode:
-                return {"LocalNodeState": "inactive"}
-            raise
-
-    def settled(self):
-        """The host's view once it is neither coming nor going."""
-
-        def ask():
-            swarm = self.swarm()
-            return swarm.get("LocalNodeState") != "pending", swarm
-
-        swarm = self._until(ask)
-        state = swarm.get("LocalNodeState") or "inactive"
-        if state in ("locked", "error") and self.params["state"] != "left":
-            raise ClientError(
-                f"this host's place in its cluster is {state!r}: {swarm.get('Error') or 'unlock it first'}"
-            )
-        return swarm
+class Cluster(Place):
+    """The cluster as the host founds, joins, leaves and keeps it."""
 
     def present(self):
         """Found a cluster or keep its settings."""
+        swarm = self.swarm()
+        if self.state(swarm) == "locked" and self.params["unlock_key"]:
+            self.membership("unlocked the manager", "active", "locked")
+            if self.check:
+                return
+            self.client.post("/swarm/unlock", {"UnlockKey": self.params["unlock_key"]})
         swarm = self.settled()
-        if (swarm.get("LocalNodeState") or "inactive") == "inactive":
+        if self.state(swarm) == "inactive":
             settings = plan(SETTINGS, self.params, {})
-            self._note(f"founded a cluster at {self.params['advertise_addr'] or 'its only address'}", "active manager")
-            if not self.module.check_mode:
+            self.membership(
+                f"founded a cluster at {self.params['advertise_addr'] or 'its only address'}", "active manager"
+            )
+            if not self.check:
                 self.client.post("/swarm/init", self._init_request(settings.wanted))
-                self._wait_for("active")
+                self.wait_for("active")
             return
-        self._check_cluster(swarm)
+        self.check_cluster(swarm)
         if not swarm.get("ControlAvailable"):
             raise ClientError(
                 "this host is a worker of a cluster, and shall found or manage one: promote it on a manager "
                 "(swarm_node, role manager), or let it leave first"
             )
-        for attempt in range(ATTEMPTS):
-            cluster = self.client.get("/swarm")
-            settings = plan(SETTINGS, self.params, cluster["Spec"])
-            if not settings.changed:
-                return
-            if not self.module.check_mode:
-                try:
-                    self.client.post("/swarm/update", settings.wanted, version=cluster["Version"]["Index"])
-                except ApiError as error:
-                    if error.conflict and attempt + 1 < ATTEMPTS:
-                        continue
-                    raise
-            self.before.update(settings.before)
-            self.after.update(settings.after)
-            self.actions.append(f"set {', '.join(sorted(settings.after))}")
-            return
+        self.retry(self._keep)
+        if self.params["rotate_root"] and not self.check:
+            self._wait_for_root()
 
     def joined(self):
         """Be a member of a cluster."""
-        swarm = self.settled()
-        if (swarm.get("LocalNodeState") or "inactive") == "active":
-            self._check_cluster(swarm)
-            return
-        remotes = self.params["remote_addrs"] or []
-        self._note(f"joined the cluster at {', '.join(remotes) or 'its manager'}", "active")
-        if self.module.check_mode:
-            return
-        if not remotes or not self.params["join_token"]:
-            raise ClientError("joining needs join_token and remote_addrs; swarm_join_token_info on a manager has them")
-        failures = []
-        for remote in remotes:
-            try:
-                self.client.post("/swarm/join", self._join_request(remote))
-            except ApiError as error:
-                # 503: nobody there, or it takes longer than the call. Others are wrong whatever manager is asked.
-                if error.status != 503 or self._arrived():
-                    if error.status != 503:
-                        raise
-                    return
-                failures.append(f"{remote}: {error.reason}")
-                continue
-            self._wait_for("active")
-            return
-        raise ClientError("no manager let this host join. " + "; ".join(failures))
+        self.join(self.params["join_token"])
 
     def left(self):
         """Be in no cluster."""
-        if (self.swarm().get("LocalNodeState") or "inactive") == "inactive":
-            return
-        self._note("left the cluster", "inactive", "active")
-        if not self.module.check_mode:
-            self.client.post("/swarm/leave", force=1 if self.params["force"] else None)
-            self._wait_for("inactive")
+        self.leave(self.params["force"])
 
-    def _check_cluster(self, swarm):
-        wanted, found = self.params["cluster_id"], (swarm.get("Cluster") or {}).get("ID")
-        if wanted and found and wanted != found:
-            raise ClientError(f"this host manages cluster {found}, not {wanted}; it has to leave that one first")
-
-    def _note(self, action, after, before="inactive"):
-        self.actions.append(action)
-        self.before["membership"], self.after["membership"] = before, after
-
-    def _arrived(self):
-        """True when a join that took longer than its call ends well."""
-        if self.swarm().get("LocalNodeState") != "pending":
-            return False
-        return self.settled().get("LocalNodeState") == "active"
-
-    def _wait_for(self, state):
-        def ask():
-            swarm = self.swarm()
-            return swarm.get("LocalNodeState") == state and (state != "active" or bool(swarm.get("NodeID"))), swarm
-
-        return self._until(ask)
-
-    def _until(self, ask):
-        try:
-            return until(ask, self.params["wait_timeout"])
-        except TimedOut as error:
-            swarm = error.last
-            raise ClientError(
-                f"after {self.params['wait_timeout']} s this host is still {swarm.get('LocalNodeState')!r}"
-                + (f": {swarm['Error']}" if swarm.get("Error") else "")
-            ) from None
-
-    def _addresses(self):
+    def result(self):
+        """Where the host is now."""
+        swarm = self.swarm()
         return {
-            "ListenAddr": self.params["listen_addr"],
-            "AdvertiseAddr": self.params["advertise_addr"] or "",
-            "DataPathAddr": self.params["data_path_addr"] or "",
-            "Availability": self.params["availability"] or "active",
+            "node_id": swarm.get("NodeID") or "",
+            "cluster_id": (swarm.get("Cluster") or {}).get("ID", ""),
+            "local_state": self.state(swarm),
         }
+
+    def _keep(self):
+        """One attempt to make the settings and the root what they shall be."""
+        cluster = self.client.get("/swarm")
+        settings = plan(SETTINGS, self.params, cluster["Spec"])
+        if settings.changed:
+            self.note(f"set {', '.join(sorted(settings.after))}", settings.before, settings.after)
+        if self.params["rotate_root"] and not self._has_root(cluster):
+            self.note("rotated the root certificate", {"root": "the present one"}, {"root": "a new one"})
+            ca = settings.wanted.setdefault("CAConfig", {})
+            if self.params["signing_ca_cert"]:
+                ca.update(
+                    SigningCACert=self.params["signing_ca_cert"], SigningCAKey=self.params["signing_ca_key"] or ""
+                )
+            else:
+                ca["ForceRotate"] = ca.get("ForceRotate", 0) + 1
+        if self.actions and not self.check:
+            self.client.post("/swarm/update", settings.wanted, version=cluster["Version"]["Index"])
+
+    def _has_root(self, cluster):
+        """Whether the cluster has, or is on its way to, the root that is brought; a fresh one it never has."""
+        wanted = (self.params["signing_ca_cert"] or "").strip()
+        return bool(wanted) and wanted == (read(cluster, "TLSInfo.TrustRoot") or "").strip()
+
+    def _wait_for_root(self):
+        def ask():
+            cluster = self.client.get("/swarm")
+            if not cluster.get("RootRotationInProgress"):
+                return True, ""
+            key = read(cluster, "TLSInfo.CertIssuerPublicKey")
+            old = [
+                read(node, "Description.Hostname") or node["ID"]
+                for node in self.client.get("/nodes")
+                if read(node, "Description.TLSInfo.CertIssuerPublicKey") != key
+            ]
+            return False, f"nodes without a certificate by the new root: {', '.join(old) or 'none'}"
+
+        self.wait_until(ask, "the root certificate is not rotated")
 
     def _init_request(self, spec):
         if self.params["signing_ca_cert"]:
             spec.setdefault("CAConfig", {}).update(
-                SigningCACert=self.params["signing_ca_cert"], SigningCAKey=self.params["signing_ca_key"]
+                SigningCACert=self.params["signing_ca_cert"], SigningCAKey=self.params["signing_ca_key"] or ""
             )
         return {
-            **self._addresses(),
+            **self.addresses(),
             "DataPathPort": self.params["data_path_port"] or 0,
             "DefaultAddrPool": self.params["default_addr_pool"] or [],
             "SubnetSize": self.params["subnet_size"] or 24,
@@ -351,25 +372,18 @@ class Membership:
             "Spec": spec,
         }
 
-    def _join_request(self, remote):
-        return {**self._addresses(), "RemoteAddrs": [remote], "JoinToken": self.params["join_token"]}
-
 
 def main():
     module = AnsibleModule(
         argument_spec={
             **CONNECTION_SPEC,
+            **PLACE_SPEC,
             "state": {"type": "str", "choices": ["present", "joined", "left"], "default": "present"},
-            "advertise_addr": {"type": "str"},
-            "listen_addr": {"type": "str", "default": "0.0.0.0:2377"},
-            "data_path_addr": {"type": "str"},
             "data_path_port": {"type": "int"},
             "default_addr_pool": {"type": "list", "elements": "str"},
             "subnet_size": {"type": "int"},
             "availability": {"type": "str", "choices": ["active", "pause", "drain"]},
             "join_token": {"type": "str", "no_log": True},
-            "remote_addrs": {"type": "list", "elements": "str"},
-            "cluster_id": {"type": "str"},
             "force": {"type": "bool", "default": False},
             "signing_ca_cert": {"type": "str"},
             "signing_ca_key": {"type": "str", "no_log": True},
@@ -379,27 +393,31 @@ def main():
             "log_entries_for_slow_followers": {"type": "int"},
             "heartbeat": {"type": "str"},
             "cert_expiry": {"type": "str"},
+            "external_cas": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True},
+                    "protocol": {"type": "str", "choices": ["cfssl"], "default": "cfssl"},
+                    "ca_cert": {"type": "str"},
+                    "options": {"type": "dict"},
+                },
+            },
+            "rotate_root": {"type": "bool", "default": False},
+            "election_tick": {"type": "int"},
+            "heartbeat_tick": {"type": "int"},
+            "log_driver": {"type": "str"},
+            "log_options": {"type": "dict"},
             "autolock": {"type": "bool"},
+            "unlock_key": {"type": "str", "no_log": True},
             "labels": {"type": "dict"},
             "wait_timeout": {"type": "int", "default": 60},
         },
-        required_together=[("signing_ca_cert", "signing_ca_key")],
+        required_by={"signing_ca_key": "signing_ca_cert"},
         supports_check_mode=True,
     )
-    membership = Membership(module)
-    try:
-        getattr(membership, module.params["state"])()
-        swarm = membership.swarm()
-    except (ClientError, ValueError) as error:
-        module.fail_json(msg=str(error), actions=membership.actions)
-    module.exit_json(
-        changed=bool(membership.actions),
-        actions=membership.actions,
-        node_id=swarm.get("NodeID") or "",
-        cluster_id=(swarm.get("Cluster") or {}).get("ID", ""),
-        local_state=swarm.get("LocalNodeState") or "inactive",
-        diff={"before": membership.before, "after": membership.after},
-    )
+    cluster = Cluster(module)
+    carry_out(module, cluster, getattr(cluster, module.params["state"]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,16 @@
+# Copyright: swarm.cluster contributors
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation of a network's options, made from the table that the modules work by."""
+
+from __future__ import annotations
+
+import json
+
+from ansible_collections.swarm.cluster.plugins.module_utils.fields import documentation
+from ansible_collections.swarm.cluster.plugins.module_utils.networks import FIELDS
+
+
+class ModuleDocFragment:
+    # JSON is YAML, and needs no package.
+    DOCUMENTATION = json.dumps({"options": documentation(FIELDS)})

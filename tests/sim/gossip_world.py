@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from swarm_agent.gossip.config import Config
 from swarm_agent.gossip.core import Core
+from swarm_agent.gossip.members import Digest, Peer
 from swarm_agent.gossip.seal import SESSION_SIZE, Keyring, Refused, StreamSealer
 from swarm_agent.gossip.types import (
     AckChanged,
@@ -25,6 +26,8 @@ from swarm_agent.gossip.types import (
     SendPacket,
     State,
 )
+
+from .gossip_rules import Touched, check, check_complete, witness
 
 KEY = bytes(range(32))
 EPOCH_MS = 1_000_000
@@ -38,6 +41,7 @@ class Node:
         self.id = id
         self.address = address
         self.core: Core
+        self.touched: Touched
         self.ring = Keyring([KEY])
         self.epoch = 0
         self.up = False
@@ -57,8 +61,16 @@ class Node:
         peer = self.core.kernel.members.get(id)
         return None if peer is None else peer.state
 
+    def peers(self) -> Iterable[Peer]:
+        return self.core.kernel.members.live()
+
     def live(self) -> set[str]:
-        return {self.id} | {peer.id for peer in self.core.kernel.members if peer.live}
+        return {self.id, *(peer.id for peer in self.peers())}
+
+    def sequence_of(self, owner: str) -> int:
+        """Up to which change of that owner's rows nothing is missing here."""
+        log = self.core.rows.log(owner)
+        return 0 if log is None else log.watermark
 
     def rows(self, table: str = "t") -> dict[tuple[str, str], bytes]:
         return {(row.owner, row.key): row.value for row in self.core.rows.rows(table)}
@@ -118,6 +130,7 @@ class World:
         self.nodes: dict[str, Node] = {}
         self.by_address: dict[Address, Node] = {}
         self.cuts: set[tuple[str, str]] = set()  # (from, to)
+        self._sides: dict[str, int] = {}
         self.tamper: Callable[[Node, Node, bytes], bytes | None] | None = None
         self._net = random.Random(f"{seed}/net")
         self._session = random.Random(f"{seed}/session")
@@ -162,6 +175,7 @@ class World:
             config=self.config,
         )
         node.epoch = node.core.kernel.me.epoch
+        node.touched = Touched(node.core)
         node.core.start(self.now)
         self._after(node)
         return node
@@ -173,6 +187,25 @@ class World:
             self.join(node.id, nodes[0].id)
         if settle:
             self.settle()
+        return nodes
+
+    def formed(self, count: int) -> list[Node]:
+        """Nodes n0 ... that know each other from the first moment. What a large cluster does is cheap to simulate, how
+        it came about is not: joining costs N² facts."""
+        nodes = [self.start(f"n{i}") for i in range(count)]
+        parts = Digest()
+        for node in nodes:
+            me = node.core.kernel.me
+            parts.put(me.id, me.incarnation, me.epoch, 0)
+        everybody = [node.core.kernel.me for node in nodes]
+        for node in nodes:
+            kernel = node.core.kernel
+            kernel.queue.cancel_group(node.id)
+            kernel.digest.copy(parts)
+            node.core.seeds = (nodes[0].address,)
+            others = (me for me in everybody if me.id != node.id)
+            known = [Peer(me.id, me.host, me.port, me.incarnation, me.epoch, me.meta, self.now) for me in others]
+            kernel.members.fill(known)
         return nodes
 
     def join(self, id: str, seed: str) -> None:
@@ -228,7 +261,7 @@ class World:
 
     def partition(self, *groups: Iterable[str]) -> None:
         sides = {id: number for number, group in enumerate(groups) for id in group}
-        self.cuts = {(a, b) for a in self.nodes for b in self.nodes if sides.get(a, -1) != sides.get(b, -1)}
+        self._sides = {id: sides.get(id, -1) for id in self.nodes}
 
     def cut(self, a: str, b: str, both: bool = True) -> None:
         self.cuts.add((a, b))
@@ -237,6 +270,7 @@ class World:
 
     def heal(self) -> None:
         self.cuts.clear()
+        self._sides = {}
         self.loss = 0.0
         self.duplicate = 0.0
         for node in self.nodes.values():
@@ -284,7 +318,7 @@ class World:
                     self._open(node, effect)
                 case MemberChanged(member, old):
                     node.events.append((self.now, member.id, old, member.state))
-                    self._witness(node, member.id, old, member.state)
+                    witness(self, node, member.id, old, member.state)
                 case RowsChanged():
                     if node.auto_apply and not node.dirty:
                         node.dirty = True
@@ -296,7 +330,7 @@ class World:
             node.tick_at = deadline
             self.at(max(0.0, deadline - self.now), self._tick, node, node.generation, deadline)
         if self.check:
-            self._check(node)
+            check(self, node)
 
     def _tick(self, node: Node, generation: int, planned: float) -> None:
         if node.generation != generation or not node.up or node.tick_at != planned:
@@ -318,6 +352,12 @@ class World:
 
     # -- datagrams
 
+    def _blocked(self, source: Node, target: Node) -> bool:
+        sides = self._sides
+        if sides and source.id in sides and target.id in sides and sides[source.id] != sides[target.id]:
+            return True
+        return (source.id, target.id) in self.cuts
+
     def _send(self, source: Node, to: Address, data: bytes) -> None:
         if self.check:
             assert len(data) <= self.config.packet_size, f"a packet of {len(data)} bytes"
@@ -327,7 +367,7 @@ class World:
         if target is None:
             return
         for _ in range(1 + (self._net.random() < self.duplicate)):
-            if (source.id, target.id) in self.cuts or self._net.random() < self.loss:
+            if self._blocked(source, target) or self._net.random() < self.loss:
                 continue
             packet: bytes | None = data
             if self.tamper is not None:
@@ -362,7 +402,7 @@ class World:
         return delay
 
     def _connected(self, a: Node, b: Node) -> bool:
-        return (a.id, b.id) not in self.cuts and (b.id, a.id) not in self.cuts
+        return not self._blocked(a, b) and not self._blocked(b, a)
 
     def _open(self, source: Node, request: OpenStream) -> None:
         target = self.by_address.get(request.to)
@@ -428,62 +468,15 @@ class World:
         target.core.serve(self.now, read_frames(stream.server, sealed))
         self._after(target)
 
-    # -- invariants
-
-    def _witness(self, node: Node, subject: str, old: State | None, new: State) -> None:
-        peer = node.core.kernel.members.get(subject)
-        if new is State.SUSPECT and peer is not None:
-            self.accused[subject] = max(self.accused.get(subject, 0), peer.incarnation)
-        if new is State.DEAD and old is not None:
-            self.deaths.append((self.now, node.id, subject))
-            if self.check:
-                assert subject in self.accused, f"{subject} died at {node.id} though nobody suspected it"
-        if new is State.LEFT and self.check and old is not None:
-            assert subject in self.said_farewell, f"{subject} left without a farewell"
-
-    def _check(self, node: Node) -> None:
-        kernel = node.core.kernel
-        config = self.config
-        self.true_incarnation[node.id] = max(self.true_incarnation.get(node.id, 0), kernel.me.incarnation)
-        assert max(kernel.queue.lengths()) <= config.queue_limit
-        assert 0 <= kernel.awareness.score < config.awareness_max
-        for peer in kernel.members:
-            assert peer.incarnation >= node.highest.get(peer.id, 0), f"{node.id} lowered the incarnation of {peer.id}"
-            assert peer.incarnation <= self.true_incarnation[peer.id], f"{node.id} raised that of {peer.id}"
-            assert peer.info <= peer.incarnation
-            assert (peer.suspicion is not None) == (peer.state is State.SUSPECT)
-            node.highest[peer.id] = peer.incarnation
-        for log in node.core.rows.logs():
-            if log.owner == node.id or log.owner not in self.history:
-                continue
-            truth = self.history[log.owner]
-            for (table, key), entry in log.entries.items():
-                if table:
-                    assert truth[(entry.epoch, entry.sequence)] == (table, key, entry.value)
-
-    def check_complete(self, node: Node) -> None:
-        """What a watermark promises: every row is there as of that change, or newer."""
-        for log in node.core.rows.logs():
-            for (epoch, sequence), (table, key, _) in self.history.get(log.owner, {}).items():
-                if epoch == log.epoch and sequence <= log.watermark:
-                    entry = log.entries.get((table, key))
-                    if entry is None:  # a withdrawal whose tombstone is not kept
-                        last = max(
-                            n
-                            for (e, n), (t, k, _) in self.history[log.owner].items()
-                            if (e, t, k) == (epoch, table, key)
-                        )
-                        assert self.history[log.owner][(epoch, last)][2] is None
-                    else:
-                        assert (entry.epoch, entry.sequence) >= (epoch, sequence)
+    # -- agreement
 
     def agreed(self) -> bool:
         """All running nodes see exactly each other and the same rows."""
         up = [node for node in self.nodes.values() if node.up and not node.core.kernel.leaving]
-        ids = {node.id for node in up}
-        if any(node.live() != ids or any(node.state(id) is not State.ALIVE for id in ids - {node.id}) for node in up):
-            return False
         if len({node.core.kernel.digest.value for node in up}) > 1:
+            return False
+        ids = {node.id for node in up}
+        if any(node.live() != ids or any(peer.state is State.SUSPECT for peer in node.peers()) for node in up):
             return False
         truth = up[0].rows() if up else {}
         own = {(n.id, r.key): r.value for n in up for r in n.core.rows.own.rows("t")}
@@ -501,5 +494,5 @@ class World:
             raise AssertionError(f"seed {self.seed}: no agreement after {limit} s: {views}")
         for node in self.nodes.values():
             if node.up:
-                self.check_complete(node)
+                check_complete(self, node)
         return self.now - start

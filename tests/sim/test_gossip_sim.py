@@ -13,6 +13,7 @@ from swarm_agent.gossip.config import Config
 from swarm_agent.gossip.core import Core
 from swarm_agent.gossip.seal import Keyring, Sealer
 from swarm_agent.gossip.types import State
+from tests.sim import gossip_scenarios as scenarios
 from tests.sim.gossip_world import KEY, Node, World
 
 SEEDS = int(os.environ.get("GOSSIP_SEEDS", "40"))
@@ -379,6 +380,47 @@ def test_a_host_that_freezes_again_and_again_is_given_more_time() -> None:
     assert world.now - start < 4.0, "and after a while it is as any other"
 
 
+def test_a_host_that_stops_says_for_how_long_and_is_given_that_time() -> None:
+    world = World(28)
+    world.cluster(5)
+    world.run(5)
+    for _ in range(6):
+        world.pause("n2", 11.0)
+        world.run(13)
+    assert len({round(at) for at, _, _ in world.deaths}) <= 1, "only the first stop looks like a death"
+    world.settle(5)
+    assert {node.core.kernel.members.get("n2").stall for node in world.nodes.values() if node.id != "n2"} == {
+        world.nodes["n2"].core.kernel.me.stall
+    }
+    world.run(310)
+    assert world.nodes["n2"].core.kernel.me.stall == 0, "it has run well for five minutes"
+    start = world.now
+    world.kill("n2")
+    assert world.run_until(lambda: world.nodes["n0"].state("n2") is State.DEAD, 20)
+    assert world.now - start < 4.0
+
+
+def test_a_stop_that_nobody_noticed_is_told_too_before_the_first_death() -> None:
+    world = World(29)
+    world.cluster(3)
+    for seconds in (1.5, 2.5, 3.3, 4.0, 4.8):
+        world.pause("n1", seconds)
+        world.run(seconds + 2)
+    assert world.deaths == []
+
+
+def test_a_stop_of_minutes_is_an_outage_that_nobody_waits_for_again() -> None:
+    world = World(30)
+    world.cluster(3)
+    world.pause("n1", 200.0)
+    world.run(210)
+    world.settle(5)
+    assert world.nodes["n1"].core.kernel.me.stall == 0
+    world.run(301)  # flap damping is over too
+    _, last = scenarios.kill_times(world, "n1")
+    assert last < 4.0
+
+
 def test_rows_from_before_a_reboot_do_not_come_back_with_the_host() -> None:
     world = World(27)
     world.cluster(3)
@@ -585,6 +627,31 @@ def test_a_host_without_the_new_key_is_out() -> None:
     world.publish("n0", "secret", b"v")
     world.run(5)
     assert nodes[2].rows() == {}
+
+
+# -- at size: the same questions as tests/bench/gossip_sizes.py, up to 5,000 nodes there
+
+
+def test_two_hundred_quiet_nodes_learn_of_a_row_within_a_second_and_of_a_death_within_six() -> None:
+    world = scenarios.formed(200)
+    assert max(scenarios.row_times(world, 4, gap=0.3)) < 1.0
+    _, last = scenarios.kill_times(world, "n7")
+    assert last < 6.0
+    assert {subject for _, _, subject in world.deaths} == {"n7"}
+
+
+@pytest.mark.parametrize(("count", "loss"), [(3, 0.3), (10, 0.3), (50, 0.1)])
+def test_lost_packets_kill_nobody(count: int, loss: float) -> None:
+    assert scenarios.false_deaths_under_loss(scenarios.formed(count, "loss"), loss, 300 / count) == 0
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_restarts_of_half_the_nodes_and_of_one_after_another_and_a_split_end_in_agreement(count: int) -> None:
+    world = scenarios.formed(count, "restarts")
+    assert scenarios.mass_restart(world, 0.5) < 12.0
+    took, deaths = scenarios.rolling_restart(world, min(4, count - 1), 0.2)
+    assert (took < 12.0, deaths) == (True, 0)
+    assert scenarios.split(world, 8.0) < 15.0
 
 
 # -- sweeps

@@ -35,6 +35,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # for it.
     flap_max: float = 4.0
     flap_memory: float = 300.0
+    # A host that did not run for a while (a frozen VM, no CPU) says for how long with its next word, and is not
+    # declared dead sooner than 1.25 times that plus 0.5 s until it has run well for stall_memory: should it die then,
+    # it is missed that much later. Shorter stops than stall_min are covered by the suspicion time; longer ones than
+    # stall_max were an outage, which nobody should wait for again.
+    stall_min: float = 1.0
+    stall_max: float = 15.0
+    stall_memory: float = 300.0
     # A death that a peer reports is taken as a suspicion when its subject spoke to us less than this ago.
     contradiction: float = 1.0
 

@@ -115,6 +115,7 @@ class Core:
         if pause:
             self.kernel.counters["pauses"] += 1
             self.kernel.awareness.add(1)
+            self.membership.stalled(pause)
 
     # -- datagrams
 

@@ -23,10 +23,10 @@ from .types import Address, Effect, Notice, OpenStream, SendPacket, StreamKind
 
 class Identity:
     """This node. `epoch` names this process in row versions; `incarnation` starts there and grows with each
-    refutation.
+    refutation. `stall`: longest time lately in which this process did not run, in tenths of a second.
     """
 
-    __slots__ = ("epoch", "host", "id", "incarnation", "meta", "port")
+    __slots__ = ("epoch", "host", "id", "incarnation", "meta", "port", "stall")
 
     def __init__(self, id: str, host: str, port: int, incarnation: int, meta: bytes) -> None:
         self.id = id
@@ -35,9 +35,10 @@ class Identity:
         self.incarnation = incarnation
         self.epoch = incarnation
         self.meta = meta
+        self.stall = 0
 
     def alive(self) -> m.Alive:
-        return m.Alive(self.id, self.incarnation, self.host, self.port, self.epoch, self.meta)
+        return m.Alive(self.id, self.incarnation, self.host, self.port, self.epoch, self.meta, self.stall)
 
 
 class Kernel:

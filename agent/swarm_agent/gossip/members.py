@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 from .suspicion import Suspicion
 from .timers import Timer
@@ -28,8 +28,8 @@ class Peer:
     """
 
     __slots__ = (
-        "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "port", "since", "state",
-        "suspicion", "timer", "told",
+        "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "port", "since", "stall",
+        "state", "suspicion", "timer", "told", "turn",
     )  # fmt: skip
 
     def __init__(self, id: str, host: str, port: int, incarnation: int, epoch: int, meta: bytes, now: float) -> None:
@@ -40,10 +40,12 @@ class Peer:
         self.info = incarnation
         self.epoch = epoch
         self.meta = meta
+        self.stall = 0  # its longest stop lately, as it says, in tenths of a second
         self.state = State.ALIVE
         self.since = now
         self.heard = -1e9  # when it last spoke to us itself
         self.told = -1e9  # when we last corrected it
+        self.turn = 0  # the pass of probes in which its turn is still to come
         self.flaps = 0.0  # wrong accusations lately, as of `flapped`
         self.flapped = now
         self.suspicion: Suspicion | None = None
@@ -89,6 +91,11 @@ class Digest:
         self.value = (self.value - old + part) & _MASK
         return True
 
+    def copy(self, other: Digest) -> None:
+        """Stand for what the other stands for."""
+        self._parts = dict(other._parts)
+        self.value = other.value
+
     def drop(self, id: str) -> bool:
         old = self._parts.pop(id, None)
         if old is None:
@@ -107,6 +114,7 @@ class Members:
         self._place: dict[str, int] = {}
         self._order: list[str] = []
         self._next = 0
+        self._pass = 1
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
@@ -128,7 +136,13 @@ class Members:
     def add(self, peer: Peer) -> None:
         self._peers[peer.id] = peer
         if peer.live:
-            self._enlist(peer.id)
+            self._enlist(peer)
+
+    def fill(self, peers: Sequence[Peer]) -> None:
+        """Many live members at once, into an empty list."""
+        self._peers = {peer.id: peer for peer in peers}
+        self._live = list(self._peers)
+        self._place = {id: place for place, id in enumerate(self._live)}
 
     def set_state(self, peer: Peer, state: State, now: float) -> State:
         """Returns the old state."""
@@ -137,7 +151,7 @@ class Members:
         if old != state:
             peer.since = now
         if state.live and peer.id not in self._place:
-            self._enlist(peer.id)
+            self._enlist(peer)
         elif not state.live and peer.id in self._place:
             self._delist(peer.id)
         return old
@@ -170,22 +184,28 @@ class Members:
                 self._order = list(self._live)
                 self._rng.shuffle(self._order)
                 self._next = 0
+                self._pass += 1
                 if not self._order:
                     return None
+                for id in self._order:
+                    self._peers[id].turn = self._pass
             id = self._order[self._next]
             self._next += 1
             peer = self._peers.get(id)
-            if peer is not None and peer.live:
-                return peer
+            if peer is not None:
+                peer.turn = 0
+                if peer.live:
+                    return peer
         return None
 
-    def _enlist(self, id: str) -> None:
-        self._place[id] = len(self._live)
-        self._live.append(id)
-        if id in self._order[self._next :]:
+    def _enlist(self, peer: Peer) -> None:
+        self._place[peer.id] = len(self._live)
+        self._live.append(peer.id)
+        if peer.turn == self._pass:
             return  # died and came back within this pass
+        peer.turn = self._pass
         # A newcomer joins the current pass at a random place, so that joins do not bunch at its end.
-        self._order.insert(self._rng.randint(self._next, len(self._order)), id)
+        self._order.insert(self._rng.randint(self._next, len(self._order)), peer.id)
 
     def _delist(self, id: str) -> None:
         place = self._place.pop(id)

@@ -1,9 +1,8 @@
 """Who is alive: the rules of SWIM's facts with Lifeguard's suspicion, as verbs.
 
-    alive    needs a higher incarnation than any admitted evidence     → ALIVE
-    suspect  needs at least that incarnation                           → SUSPECT with a deadline; more accusers
-    shorten it dead     needs at least that incarnation                           → DEAD; said by its subject itself →
-    LEFT
+    alive    needs a higher incarnation than any admitted evidence → ALIVE
+    suspect  needs at least that incarnation → SUSPECT with a deadline; more accusers shorten it
+    dead     needs at least that incarnation → DEAD; said by its subject itself → LEFT
 
 Only the member itself raises its incarnation, to refute. What this adds to the papers, each from a bug that others had:
 
@@ -14,6 +13,7 @@ Only the member itself raises its incarnation, to refute. What this adds to the 
 - Accused below our incarnation, we announce the current one again: our refutation was lost somewhere.
 - A death told by anti-entropy, or of somebody we heard just now, is taken as a suspicion only.
 - A member that was wrongly accused lately is given more time (flap damping).
+- A member that stops now and then says for how long, and gets that time.
 - Before we declare a death we ask the subject once more ourselves, by UDP and TCP; any word from it since the
   suspicion began starts the suspicion anew.
 """
@@ -26,7 +26,8 @@ from . import messages as m
 from .kernel import Kernel
 from .members import Peer
 from .spread import Rank
-from .suspicion import Suspicion, minimum
+from .suspicion import Suspicion, allowance, minimum
+from .timers import Timer
 from .types import Address, MemberChanged, State
 
 TELL_GAP = 0.1  # seconds between corrections of one peer
@@ -44,6 +45,7 @@ class Membership:
         self.on_last_check: Callable[[Peer], None] = lambda peer: None  # ask the suspect directly, now
         self.on_suspect: Callable[[Peer], None] = lambda peer: None  # a suspicion began
         self._announced = -1e9
+        self._stall_over: Timer | None = None
 
     # -- facts
 
@@ -54,7 +56,7 @@ class Membership:
             return
         peer = kernel.members.get(fact.id)
         if peer is None:
-            peer = Peer(fact.id, fact.host, fact.port, fact.incarnation, fact.epoch, fact.meta, kernel.timers.now)
+            peer = self._new_peer(fact)
             kernel.members.add(peer)
             self._spread(fact)
             self.on_process(peer.id, peer.epoch)
@@ -108,7 +110,9 @@ class Membership:
         low *= (1 + kernel.awareness.score / 2) * (1 + peer.flapping(now, kernel.config.flap_memory))
         wanted = kernel.config.confirmations if size - 2 >= kernel.config.confirmations else 0
         self._end_suspicion(peer)
-        peer.suspicion = Suspicion(now, low, low * kernel.config.suspicion_max_mult, wanted, by)
+        high = low * kernel.config.suspicion_max_mult
+        low = max(low, allowance(peer.stall / 10))
+        peer.suspicion = Suspicion(now, low, max(low, high), wanted, by)
         kernel.members.set_state(peer, State.SUSPECT, now)
         kernel.counters["suspicions"] += 1
         self._schedule(peer)
@@ -150,7 +154,7 @@ class Membership:
         kernel = self.kernel
         if fact.id == kernel.me.id or kernel.members.get(fact.id) is not None:
             return
-        peer = Peer(fact.id, fact.host, fact.port, fact.incarnation, fact.epoch, fact.meta, kernel.timers.now)
+        peer = self._new_peer(fact)
         peer.incarnation = max(incarnation, fact.incarnation)
         peer.state = state
         kernel.members.add(peer)
@@ -203,6 +207,27 @@ class Membership:
         me.incarnation += 1
         self.announce()
 
+    def stalled(self, seconds: float) -> None:
+        """This process did not run for that long: tell the others, so that they wait that long the next time."""
+        kernel, config = self.kernel, self.kernel.config
+        if not config.stall_min <= seconds <= config.stall_max or kernel.leaving:
+            return
+        if self._stall_over is not None:
+            self._stall_over.cancel()
+        self._stall_over = kernel.timers.after(config.stall_memory, self._runs_well)
+        if seconds * 10 > kernel.me.stall * 1.1:
+            self._set_stall(round(seconds * 10))
+
+    def _runs_well(self) -> None:
+        if not self.kernel.leaving:
+            self._set_stall(0)
+
+    def _set_stall(self, tenths: int) -> None:
+        me = self.kernel.me
+        me.stall = tenths
+        me.incarnation += 1
+        self.announce()
+
     def leave(self) -> None:
         kernel = self.kernel
         kernel.leaving = True
@@ -247,7 +272,7 @@ class Membership:
 
     @staticmethod
     def info(peer: Peer) -> m.Alive:
-        return m.Alive(peer.id, peer.info, peer.host, peer.port, peer.epoch, peer.meta)
+        return m.Alive(peer.id, peer.info, peer.host, peer.port, peer.epoch, peer.meta, peer.stall)
 
     # -- suspicion
 
@@ -315,6 +340,11 @@ class Membership:
 
     # -- inner
 
+    def _new_peer(self, fact: m.Alive) -> Peer:
+        peer = Peer(fact.id, fact.host, fact.port, fact.incarnation, fact.epoch, fact.meta, self.kernel.timers.now)
+        peer.stall = fact.stall
+        return peer
+
     def _bury(self, peer: Peer, incarnation: int, state: State, by: str) -> None:
         kernel = self.kernel
         peer.incarnation = incarnation
@@ -330,7 +360,7 @@ class Membership:
     def _take_info(self, peer: Peer, fact: m.Alive) -> bool:
         before = (peer.host, peer.port, peer.meta, peer.epoch)
         epoch = peer.epoch
-        peer.host, peer.port, peer.meta = fact.host, fact.port, fact.meta
+        peer.host, peer.port, peer.meta, peer.stall = fact.host, fact.port, fact.meta, fact.stall
         peer.epoch = max(peer.epoch, fact.epoch)
         peer.info = peer.incarnation = fact.incarnation
         if peer.epoch > epoch:

@@ -73,6 +73,7 @@ class Alive(msgspec.Struct, frozen=True, array_like=True, tag=5):
     port: Port
     epoch: U63
     meta: MetaData
+    stall: Annotated[int, Meta(ge=0, le=65535)] = 0  # its longest stop lately, in tenths of a second
 
 
 class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=6):

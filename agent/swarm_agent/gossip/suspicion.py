@@ -25,6 +25,11 @@ def timeout(low: float, high: float, confirmations: int, wanted: int) -> float:
     return max(low, high - (high - low) * share)
 
 
+def allowance(stall: float) -> float:
+    """Shortest suspicion, in seconds, of a member whose process stopped for up to `stall` seconds lately."""
+    return 1.25 * stall + 0.5 if stall else 0.0
+
+
 class Suspicion:
     """One running suspicion. `low`, `high`: seconds from `start`."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from swarm_agent.gossip.awareness import Awareness
 from swarm_agent.gossip.members import Digest, Members, Peer
 from swarm_agent.gossip.spread import Queue, Rank, sends
-from swarm_agent.gossip.suspicion import Suspicion, minimum, timeout
+from swarm_agent.gossip.suspicion import Suspicion, allowance, minimum, timeout
 from swarm_agent.gossip.timers import Timers
 from swarm_agent.gossip.types import State
 
@@ -47,6 +47,10 @@ def test_suspicion_shrinks_with_each_independent_accuser() -> None:
     """Lifeguard: max − (max − min) · ln(C+1)/ln(K+1), never under min."""
     assert [round(timeout(2, 12, c, 3), 3) for c in range(5)] == [12.0, 7.0, 4.075, 2.0, 2.0]
     assert timeout(2, 12, 0, 0) == 2
+
+
+def test_who_stops_now_and_then_is_given_a_quarter_more_than_its_longest_stop() -> None:
+    assert [allowance(stall) for stall in (0.0, 1.0, 4.0, 15.0)] == [0.0, 1.75, 5.5, 19.25]
 
 
 def test_an_accuser_counts_once_and_the_unknown_never() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,12 +142,13 @@ class Bed:
     SUBNETS = {"ingress": "10.0.0", "net1": "10.0.1"}
 
     def __init__(self, hosts: int = 3) -> None:
-        self.prefix = "swt-"
+        # Runs of several checkouts stay out of each other's way.
+        self.prefix = f"swt{zlib.crc32(str(ROOT).encode()) & 0xFFF:03x}-"
         self.folder = tempfile.mkdtemp(prefix="swt")
         self.rows: list[tuple[str, EndpointRow]] = []
         self.containers: dict[str, Host] = {}  # the host of each
         self._processes: list[subprocess.Popen[str]] = []
-        self._servers: list[subprocess.Popen[str]] = []
+        self._servers: dict[str, subprocess.Popen[str]] = {}  # by container
         self._sweep()
         run(f"ip netns add {self.prefix}switch")
         self._in("switch", "ip link add br0 type bridge", "ip link set br0 up")
@@ -182,19 +184,21 @@ class Bed:
 
     def reset(self) -> None:
         """Back to hosts without containers and rows, all alive."""
-        for process in self._servers:
-            process.kill()
-            process.wait()
-        self._servers.clear()
-        for name, host in self.containers.items():
-            for line in host.run("ip -o link").splitlines():
-                link = line.split()[1].partition("@")[0]
-                if link.startswith(f"{name}-"):
-                    host.run(f"ip link del {link}")
-            run(f"ip netns del {self.prefix}{name}")
-        self.containers.clear()
+        for name in list(self.containers):
+            self.remove_container(name)
         self.rows.clear()
         self.update()
+
+    def remove_container(self, name: str) -> None:
+        host = self.containers.pop(name)
+        process = self._servers.pop(name)
+        process.kill()
+        process.wait()
+        for line in host.run("ip -o link").splitlines():
+            link = line.split()[1].partition("@")[0]
+            if link.startswith(f"{name}-"):
+                host.run(f"ip link del {link}")
+        run(f"ip netns del {self.prefix}{name}")
 
     def _agent(self, name: str, address: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -222,7 +226,7 @@ class Bed:
         host.process = self._agent(host.name, host.address)
 
     def close(self) -> None:
-        self._processes += self._servers
+        self._processes += self._servers.values()
         for process in self._processes:
             process.kill()
             process.wait()
@@ -268,9 +272,13 @@ class Bed:
         process = subprocess.Popen(
             ["ip", "netns", "exec", namespace, sys.executable, "-c", SERVER, name], stdout=subprocess.PIPE, text=True
         )
-        self._servers.append(process)
+        self._servers[name] = process
         assert process.stdout and process.stdout.readline().strip() == "ready"
         return Container(namespace, name, f"{self.SUBNETS[networks[0]]}.{number}")
+
+    def inside(self, name: str, code: str) -> None:
+        """Run Python in a container."""
+        subprocess.run(["ip", "netns", "exec", self.prefix + name, sys.executable, "-c", code], check=True, timeout=30)
 
     def row(
         self,
@@ -280,6 +288,7 @@ class Bed:
         ports: Sequence[PortRow] = (PortRow("tcp", 80, 8080, "ingress"), PortRow("udp", 53, 5353, "ingress")),
         vips: dict[str, str] | None = None,
         active: bool = True,
+        answers_from: str = "",
     ) -> EndpointRow:
         addresses = tuple(
             AddressRow(
@@ -290,7 +299,7 @@ class Bed:
             )
             for network in networks
         )
-        return EndpointRow(name, "svc", "web", number, name, addresses, tuple(ports), active)
+        return EndpointRow(name, "svc", "web", number, name, addresses, tuple(ports), active, answers_from=answers_from)
 
     # --- traffic --------------------------------------------------------------------------------------------------
 

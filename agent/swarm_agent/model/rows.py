@@ -40,6 +40,9 @@ class EndpointRow(msgspec.Struct, frozen=True, array_like=True):
     # networks: while it starts, and while its last connections end.
     active: bool = True
     hostname: str = ""  # the container's, for its name
+    # Of several addresses the one in the direction of the default route: what a UDP server answers from unless it takes
+    # care. Published ports lead there. Empty: the address on the ingress network.
+    answers_from: str = ""
 
 
 class PeerRow(msgspec.Struct, frozen=True, array_like=True):

@@ -59,12 +59,12 @@ def advance(
 def stale_connections(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> list[Selection]:
     """Connection tracking entries to drop when the rows that were planned with change.
 
-    An address that serves no more loses its UDP entries; one that is gone altogether loses all. A UDP port or VIP that
-    gets its first task loses what was tracked while nobody answered.
+    An address that serves no more loses its UDP entries; one that is gone altogether, or has gone over to another task,
+    loses all. A UDP port or VIP that gets its first task loses what was tracked while nobody answered.
     """
     old_active, new_active = _addresses(before, True), _addresses(after, True)
-    old_all, new_all = old_active | _addresses(before, False), new_active | _addresses(after, False)
-    gone = old_all - new_all
+    old, new = _holders(before), _holders(after)
+    gone = {ip for ip, tasks in old.items() if ip not in new or new[ip] - tasks}
     selections: list[Selection] = [Answers(ip) for ip in sorted(gone)]
     selections += [Answers(ip, "udp") for ip in sorted(old_active - new_active - gone)]
     selections += [SentTo("udp", port) for port in sorted(_udp_ports(after) - _udp_ports(before))]
@@ -74,6 +74,15 @@ def stale_connections(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> 
 
 def _addresses(rows: Sequence[OwnedRow], active: bool) -> set[str]:
     return {address.ip for _, row in rows if row.active is active for address in row.addresses}
+
+
+def _holders(rows: Sequence[OwnedRow]) -> dict[str, set[str]]:
+    """Address → the tasks that have it."""
+    found: dict[str, set[str]] = {}
+    for _, row in rows:
+        for address in row.addresses:
+            found.setdefault(address.ip, set()).add(row.task_id)
+    return found
 
 
 def _udp_ports(rows: Sequence[OwnedRow]) -> set[int]:

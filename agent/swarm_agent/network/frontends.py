@@ -58,11 +58,14 @@ class Balancer(Protocol):
 
 
 def ingress_address(row: EndpointRow, ingress_id: str) -> AddressRow | None:
-    """The address through which a task's published ports are reached: on the ingress network, else its first."""
-    for address in row.addresses:
-        if address.network_id == ingress_id:
-            return address
-    return row.addresses[0] if row.addresses else None
+    """The address through which a task's published ports are reached: the one that it answers from, else that on the
+    ingress network, else its first."""
+    by_preference = (
+        *(address for address in row.addresses if address.ip == row.answers_from),
+        *(address for address in row.addresses if address.network_id == ingress_id),
+        *row.addresses,
+    )
+    return next(iter(by_preference), None)
 
 
 def published_frontends(rows: Iterable[EndpointRow], ingress_id: str) -> list[Published]:

@@ -21,6 +21,7 @@ from .state import Chain, ChainKey, Jump, Restore
 from .watch import firewall_generation
 
 FEW_CHAINS = 8  # up to so many changed chains are read back one by one
+FEW_RULES = 1000  # a table with no more rules is read back at once: one process instead of one a chain
 DAMAGED: Chain = ("(changed by someone else)",)  # stands for content that is not ours; equal to no planned chain
 
 
@@ -159,6 +160,14 @@ class Xtables:
 
     def _reprint(self, operation: Restore, printed: Printed) -> bool:
         """Bring what was printed up to date by asking for the changed chains alone. False when that failed."""
+        if sum(len(rules) for (table, _), rules in printed.chains.items() if table == operation.table) <= FEW_RULES:
+            result = _output(["iptables-save", "-t", operation.table])
+            if result is None:
+                return False
+            for key in [key for key in printed.chains if key[0] == operation.table]:
+                del printed.chains[key]
+            printed.chains.update(parse_save(result).chains)
+            return True
         for chain, _ in operation.chains:
             result = _output(["iptables", "-w", "5", "-t", operation.table, "-S", chain])
             if result is None:

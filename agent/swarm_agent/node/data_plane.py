@@ -3,7 +3,8 @@
 Gossip carries every node's rows (running tasks, places on networks); the network part turns all rows into kernel state;
 the worker starts and stops tasks. This part assembles the tables, acknowledges rows only when the kernel has them, and
 holds a task's start or stop back until the other hosts know: `activate` before a task counts as running, `deactivate`
-before it is told to stop, each bounded by ACK_TIMEOUT so that a host that does not answer delays nobody for long.
+before it is told to stop. A host that does not answer delays nobody for longer than ACK_TIMEOUT; one that gossip hears,
+but whose kernel is behind (a busy machine), gets up to LATE_TIMEOUT, since packets go where it sends them.
 
 Keys and the VXLAN port come with the first Welcome, so the parts below exist only from then on.
 """
@@ -22,7 +23,7 @@ from typing import TypeVar
 import msgspec
 
 from swarm_agent.dns.service import DnsService
-from swarm_agent.gossip import GossipNode, Version
+from swarm_agent.gossip import GossipNode, State, Version
 from swarm_agent.model.addresses import ip_of
 from swarm_agent.model.objects import Network, Task
 from swarm_agent.model.rows import ENDPOINTS, PEERS, EndpointRow, PeerRow, decode_endpoint, decode_peer, encode_row
@@ -40,6 +41,8 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 ACK_TIMEOUT = 1.0  # seconds to wait for the other hosts to apply a change of ours
+LATE_TIMEOUT = 4.0  # seconds to wait in all for hosts that are plainly alive, and for our own kernel
+LATE_LOOK = 0.25  # seconds between looks at whether those that are late are alive
 START_TIMEOUT = 20.0  # seconds that a task waits for the data plane itself
 START_RETRY = 1.0  # seconds between tries to start it
 
@@ -193,13 +196,13 @@ class DataPlane:
         return [ip_of(self._own[network.id]) for network in networks if network.id in self._own]
 
     async def activate(self, row: EndpointRow) -> None:
-        """Every live host knows the row when this returns (or after ACK_TIMEOUT): its task may receive traffic."""
+        """Every live host knows the row when this returns (or its time is over): its task may receive traffic."""
         self._rows[row.task_id] = row
         if self._parts is not None:
             await self._publish(self._parts, row)
 
     async def deactivate(self, task_id: str) -> None:
-        """No live host chooses the task for new traffic when this returns (or after ACK_TIMEOUT)."""
+        """No live host chooses the task for new traffic when this returns (or its time is over)."""
         row = self._rows.get(task_id)
         if row is None or not row.active:
             return
@@ -220,10 +223,22 @@ class DataPlane:
         self._refresh()
         generation = self._in_flight[-1][0] if self._in_flight else 0
         own, behind = await asyncio.gather(
-            parts.network.wait_applied(generation, ACK_TIMEOUT), parts.gossip.wait_applied(version, ACK_TIMEOUT)
+            parts.network.wait_applied(generation, LATE_TIMEOUT), self._behind(parts.gossip, version)
         )
         if behind or not own:
-            log.warning("not confirmed within %.1f s by %s", ACK_TIMEOUT, sorted(behind) or "this host's kernel")
+            late = [*sorted(behind), *([] if own else ["this host's kernel"])]
+            log.warning("a change of this host's tasks is not confirmed in time by: %s", ", ".join(late))
+
+    async def _behind(self, gossip: GossipNode, version: Version) -> set[str]:
+        """Wait until the live hosts have applied our change, as long as each of them may take; those that have not."""
+        behind = await gossip.wait_applied(version, ACK_TIMEOUT)
+        deadline = asyncio.get_running_loop().time() + LATE_TIMEOUT - ACK_TIMEOUT
+        while behind and asyncio.get_running_loop().time() < deadline:
+            heard = {member.id for member in gossip.members() if member.state is State.ALIVE}
+            if not behind & heard:
+                break
+            behind = await gossip.wait_applied(version, LATE_LOOK)
+        return behind
 
     # --- for the manager ---------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class ContainerConfig(_Reply, frozen=True):
     hostname: str = ""
     labels: dict[str, str] | None = None
     healthcheck: HealthTest | None = None
+    exposed_ports: dict[str, Any] | None = None
 
 
 class PortBinding(_Reply, frozen=True):

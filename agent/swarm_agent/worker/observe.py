@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
 from dataclasses import dataclass
 
 from swarm_agent.model.addresses import ip_of, mac_of
@@ -48,6 +49,7 @@ class View:
     ports: tuple[PortConfig, ...] = ()
     cut_off: str = ""
     hostname: str = ""
+    exposed: frozenset[int] = frozenset()  # TCP ports that the image or the service says it serves
 
 
 _NEVER = "0001-01-01T00:00:00Z"
@@ -77,6 +79,11 @@ def view_of(container: engine.Container) -> View:
         error=state.error,
         ports=_bound_ports(container),
         hostname=container.config.hostname,
+        exposed=frozenset(
+            int(port)
+            for port, _, protocol in (key.partition("/") for key in container.config.exposed_ports or {})
+            if protocol == "tcp" and port.isdigit()
+        ),
     )
 
 
@@ -122,8 +129,30 @@ def exit_text(view: View, cause: str = "") -> str:
     return f"{text}: {cause}" if cause else text
 
 
-def endpoint_row(task: Task, view: View, *, active: bool) -> EndpointRow:
-    """What this host gossips about the running task: where it is reached and under which names."""
+def default_gateway(routes: str) -> str:
+    """The gateway of the IPv4 default route, from the text of /proc/PID/net/route; "" when there is none."""
+    for line in routes.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == fields[7] == "00000000":
+            return str(ipaddress.IPv4Address(bytes.fromhex(fields[2])[::-1]))  # the kernel prints it as it stores it
+    return ""
+
+
+def address_towards(task: Task, gateway: str) -> str:
+    """The task's address on the network that the gateway is on, or ""."""
+    if not gateway:
+        return ""
+    for attachment in task.networks_attachments:
+        for address in attachment.addresses:
+            interface = ipaddress.ip_interface(address)
+            if ipaddress.ip_address(gateway) in interface.network:
+                return str(interface.ip)
+    return ""
+
+
+def endpoint_row(task: Task, view: View, *, active: bool, gateway: str = "") -> EndpointRow:
+    """What this host gossips about the running task: where it is reached and under which names. `gateway`: of the
+    container's default route."""
     endpoint = task.endpoint
     vips = {} if endpoint is None else {one.network_id: ip_of(one.addr) for one in endpoint.virtual_ips}
     addresses = []
@@ -171,4 +200,5 @@ def endpoint_row(task: Task, view: View, *, active: bool) -> EndpointRow:
         ports=tuple(ports),
         active=active,
         hostname=view.hostname,
+        answers_from=address_towards(task, gateway) if len(addresses) > 1 else "",
     )

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -31,8 +33,9 @@ from .files import FilesError, FileStore, MissingDependency, plan_files
 from .gotemplate import TemplateError
 from .interfaces import Endpoints, TaskNetworks
 from .machine import Decision, Facts, Step
-from .observe import Life, View, container_status, endpoint_row, port_status, view_of
+from .observe import HealthState, Life, View, container_status, default_gateway, endpoint_row, port_status, view_of
 from .pull import Puller
+from .traffic import LISTEN_PATIENCE, SERVE_PATIENCE, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class Host:
     endpoints: Endpoints
     files: FileStore
     puller: Puller
+    traffic: Traffic
     hostname: str
     node: Node
     clock: Callable[[], int]
@@ -204,9 +208,7 @@ class Runner:
                 self.host.spawn(self.host.endpoints.activate(self.row), f"announce {self.task.id}")
             case Step.ACTIVATE:
                 assert self.view is not None
-                row = endpoint_row(self.task, self.view, active=True)
-                await self.host.endpoints.activate(row)
-                self.row = row
+                await self._activate(self.view)
             case Step.WITHDRAW:
                 await self._withdraw()
             case Step.STOP:
@@ -335,8 +337,8 @@ class Runner:
             raise PrepareError(str(error) or type(error).__name__) from error
         return [container.engine_network(name, one.addresses) for name, one in zip(names, attachments, strict=True)]
 
-    async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`, but give it up as soon as the task is not wanted any more."""
+    async def _interruptible(self, work: Coroutine[Any, Any, T], still: Callable[[], bool] = lambda: True) -> T:
+        """Await `work`, but give it up as soon as the task is not wanted any more, or `still` is not true."""
         doing = asyncio.create_task(work)
         try:
             while True:
@@ -347,7 +349,7 @@ class Runner:
                     waiting.cancel()
                 if doing.done():
                     return doing.result()
-                if self.unwanted:
+                if self.unwanted or not still():
                     raise _Interrupted
                 self._changed.clear()
         finally:
@@ -369,15 +371,33 @@ class Runner:
             await self.look()
             self._report(machine.failed(self.status.state, f"starting container failed: {error.message}"))
 
+    async def _activate(self, view: View) -> None:
+        """Let traffic in, as soon as the server listens; a healthcheck has shown that already."""
+        row = endpoint_row(self.task, view, active=True, gateway=await asyncio.to_thread(_gateway, view.pid))
+        if row.addresses and view.health is HealthState.NONE and self.status.state is TaskState.STARTING:
+            published = {port.target for port in row.ports if port.mode != "host" and port.protocol == "tcp"}
+            wanted, patience = (published, LISTEN_PATIENCE) if published else (view.exposed, SERVE_PATIENCE)
+            if wanted:
+                ready = self.host.traffic.until_listening(view.pid, wanted, patience)
+                if not await self._interruptible(ready, still=lambda: self.view == view):
+                    log.info("task %s (%s): gets traffic without listening", self.task.id, self.task.name)
+        await self.host.endpoints.activate(row)
+        self.row = row
+
     async def _stop(self) -> None:
-        """Out of traffic, then signal, grace, kill."""
+        """Out of traffic, wait for answers under way, then signal, grace, kill. All within the stop grace: the wait
+        gets up to half of it, the container the rest."""
         assert self.view is not None
-        if self.row is not None and self.row.active:
-            await self.host.endpoints.deactivate(self.task.id)
-            self.row = msgspec.structs.replace(self.row, active=False)
         grace = container.stop_grace_seconds(self.task.spec.container_spec)
         if self.host.longest_grace is not None:
             grace = min(grace, self.host.longest_grace)
+        if self.row is not None and self.row.active:
+            await self.host.endpoints.deactivate(self.task.id)
+            self.row = msgspec.structs.replace(self.row, active=False)
+            if self.row.addresses and self.view.life is Life.RUNNING and not self.unhealthy:
+                began = time.monotonic()
+                await self.host.traffic.until_drained(self.view.pid, grace / 2)
+                grace = max(grace // 2, math.ceil(grace - (time.monotonic() - began)))
         try:
             await self.host.engine.stop(self.view.id, grace)
         except EngineGone:
@@ -415,6 +435,15 @@ class Runner:
         """A dying engine answers with errors of all kinds: raises `EngineGone` unless it still answers."""
         if error.status >= 500:
             await self.host.engine.ping()
+
+
+def _gateway(pid: int) -> str:
+    """The gateway of a process's default route, or "" when it has none or is gone."""
+    try:
+        with open(f"/proc/{pid}/net/route") as routes:
+            return default_gateway(routes.read())
+    except OSError:
+        return ""
 
 
 async def _both(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, T]) -> tuple[Any, T]:

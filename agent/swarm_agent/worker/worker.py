@@ -33,6 +33,7 @@ from .interfaces import Endpoints, TaskNetworks
 from .observe import ENGINE_WENT, STOPPED, Life
 from .pull import Puller
 from .runner import Host, Runner
+from .traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Worker:
         endpoints: Endpoints,
         report: Callable[[list[TaskStatusUpdate]], None],
         resolvers: Callable[[Task], list[str]] | None = None,
+        traffic: Traffic | None = None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,6 +83,7 @@ class Worker:
             endpoints=endpoints,
             files=FileStore(run_dir / "tasks"),
             puller=Puller(engine, monotonic),
+            traffic=traffic or Traffic(),
             hostname=hostname,
             node=Node(id=node_id),
             clock=clock,

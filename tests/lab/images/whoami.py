@@ -2,7 +2,11 @@
 
 An HTTP answer is JSON: the container (its id and host name), the request's headers, the peer's address as the server
 saw it, and the environment. `?sleep=SECONDS` holds the answer back, for tests of what happens meanwhile. A datagram
-gets the same without headers. SIGTERM stops accepting, finishes the requests at hand and ends with code 0.
+gets the same without headers.
+
+SIGTERM stops accepting, and lets every connection end by an announcement: each further answer says `Connection: close`.
+It ends with code 0 when no connection is left but idle ones, and after GRACE_SECONDS anyway. With STOP=at-once in the
+environment it ends at once, whatever is under way.
 """
 
 import json
@@ -18,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 PORT = int(os.environ.get("PORT", "80"))
 GRACE_SECONDS = 8
+IDLE_SECONDS = 0.5
 STARTED = time.time()
 
 
@@ -44,28 +49,33 @@ def describe(peer: tuple, local: tuple) -> dict:
     }
 
 
-class InFlight:
-    """Counts requests at hand, so that the end can wait for them but not for idle connections."""
+class Connections:
+    """The open connections, and when each was last heard or answered; one with a request at hand is never idle."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._quiet_since: dict[object, float] = {}
 
-    def __enter__(self) -> None:
-        with self._changed:
-            self._count += 1
+    def hold(self, connection: object) -> None:
+        """It is new, or a request has come on it."""
+        with self._lock:
+            self._quiet_since[connection] = float("inf")
 
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
+    def rest(self, connection: object) -> None:
+        with self._lock:
+            self._quiet_since[connection] = time.monotonic()
 
-    def wait_for_none(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._count == 0, seconds)
+    def forget(self, connection: object) -> None:
+        with self._lock:
+            self._quiet_since.pop(connection, None)
+
+    def in_use(self) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            return any(now - since < IDLE_SECONDS for since in self._quiet_since.values())
 
 
-in_flight = InFlight()
+connections = Connections()
 stopping = threading.Event()
 
 
@@ -73,22 +83,31 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
+    def setup(self) -> None:
+        super().setup()
+        connections.rest(self)
+
+    def finish(self) -> None:
+        super().finish()
+        connections.forget(self)
+
     def answer(self) -> None:
-        with in_flight:
-            url = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            time.sleep(float(parse_qs(url.query).get("sleep", ["0"])[0]))
-            told = describe(self.client_address, self.connection.getsockname())
-            told |= {"method": self.command, "path": url.path, "headers": dict(self.headers), "received": len(body)}
-            text = json.dumps(told).encode() + b"\n"
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            if stopping.is_set():
-                self.send_header("Connection", "close")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(text)
+        connections.hold(self)
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        time.sleep(float(parse_qs(url.query).get("sleep", ["0"])[0]))
+        told = describe(self.client_address, self.connection.getsockname())
+        told |= {"method": self.command, "path": url.path, "headers": dict(self.headers), "received": len(body)}
+        text = json.dumps(told).encode() + b"\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        if stopping.is_set():
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+        connections.rest(self)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
@@ -120,6 +139,8 @@ def main() -> None:
     server = Server(("", PORT), Handler)
 
     def stop(*_: object) -> None:
+        if os.environ.get("STOP") == "at-once":
+            os._exit(0)
         stopping.set()
         threading.Thread(target=server.shutdown).start()
 
@@ -128,7 +149,9 @@ def main() -> None:
     threading.Thread(target=serve_datagrams, daemon=True).start()
     print(f"listening on port {PORT}", flush=True)
     server.serve_forever(poll_interval=0.05)
-    in_flight.wait_for_none(GRACE_SECONDS)
+    end = time.monotonic() + GRACE_SECONDS
+    while connections.in_use() and time.monotonic() < end:
+        time.sleep(0.02)
     sys.stdout.flush()
     os._exit(0)
 

@@ -69,6 +69,13 @@ def test_inactive_endpoints_lose_udp_and_removed_ones_all() -> None:
     assert stale_connections([item], [item]) == []
 
 
+def test_an_address_that_goes_over_to_another_task_loses_all() -> None:
+    old, new = ("a", row("old")), ("b", row("new"))
+    assert stale_connections([inactive(old)], [new]) == [Answers("10.0.0.5"), SentTo("udp", 5353)]
+    assert stale_connections([old], [inactive(new)]) == [Answers("10.0.0.5")]
+    assert stale_connections([inactive(old), new], [new]) == [], "its next task's connections stay"
+
+
 def test_first_endpoint_of_a_udp_port_or_vip_frees_those_who_asked_before() -> None:
     assert stale_connections([], [("a", row("t", vip="10.0.0.9"))]) == [
         SentTo("udp", 5353),

@@ -81,6 +81,14 @@ def test_published_port_is_spread_evenly_over_active_tasks() -> None:
     )
 
 
+def test_published_ports_lead_to_the_address_that_a_task_answers_from() -> None:
+    addresses = (AddressRow(INGRESS.id, "10.0.0.5", ""), AddressRow("front", "10.0.1.7", ""))
+    both = EndpointRow("t5", "s", "web", 1, "c", addresses, (WEB,), answers_from="10.0.1.7")
+    state = planned(("other", both)).state
+    assert state.chains["nat", "SWARM-P-tcp-8080"][2:] == ("-p tcp -j DNAT --to-destination 10.0.1.7:80",)
+    assert state.routes[PUBLISH_TABLE, "10.0.1.7/32"] == ("192.168.7.2", MESH_LINK)
+
+
 def test_inactive_rows_keep_the_way_to_their_task() -> None:
     state = planned(("other", row(5, WEB, active=False))).state
     assert state.chains["nat", "SWARM-PUBLISH"] == ()

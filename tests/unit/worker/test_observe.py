@@ -25,6 +25,7 @@ from swarm_agent.worker.observe import (
     Life,
     View,
     container_status,
+    default_gateway,
     endpoint_row,
     exit_text,
     port_status,
@@ -183,3 +184,41 @@ def test_templates_reach_env_values_hostname_and_mounts_only() -> None:
     assert mount.volume_options is not None and mount.volume_options.driver_config is not None
     assert mount.volume_options.labels == {"k": "n"}
     assert mount.volume_options.driver_config.options == {"o": "n"}
+
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth1\t00000000\t0201000A\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth1\t0001000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+
+
+def test_the_default_gateway_is_read_from_the_kernels_table() -> None:
+    assert default_gateway(ROUTES) == "10.0.1.2"
+    assert default_gateway("\n".join(line for line in ROUTES.splitlines() if "0201000A" not in line)) == ""
+    assert default_gateway("") == ""
+
+
+def attached(*addresses: str) -> Task:
+    return Task(
+        id="t1",
+        networks_attachments=[
+            NetworkAttachment(network=Network(id=f"n{number}"), addresses=[address])
+            for number, address in enumerate(addresses)
+        ],
+    )
+
+
+def test_of_several_addresses_the_one_towards_the_default_route_is_told() -> None:
+    both = attached("10.0.0.5/24", "10.0.1.7/24")
+    view = View("c1", Life.RUNNING)
+    assert endpoint_row(both, view, active=True, gateway="10.0.1.2").answers_from == "10.0.1.7"
+    assert endpoint_row(both, view, active=True, gateway="172.18.0.1").answers_from == ""
+    assert endpoint_row(both, view, active=True).answers_from == ""
+    assert endpoint_row(attached("10.0.0.5/24"), view, active=True, gateway="10.0.0.1").answers_from == ""
+
+
+def test_exposed_tcp_ports_are_seen() -> None:
+    answer = {"Id": "c1", "Config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443/tcp": {}}}}
+    assert view_of(msgspec.json.decode(msgspec.json.encode(answer), type=Container)).exposed == {80, 443}

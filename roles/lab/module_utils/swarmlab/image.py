@@ -17,7 +17,7 @@ from .engine import docker, docker_attempt
 from .state import Home
 
 REPOSITORY = "swarmlab/host"
-_BUILD_SECONDS = 1200
+BUILD_SECONDS = 1200
 # Documentation and translations are half the files of a Debian and no use here; licences stay.
 _LEAVE_OUT = (
     "path-exclude=/usr/share/man/*",
@@ -30,20 +30,29 @@ _LEAVE_OUT = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the image is made of. `source` is the folder with `packages`, `customize` and the files it installs."""
+    """What the image is made of.
+
+    `source` is the folder with `packages`, `customize`, perhaps `setup`, and the files they install; `base` one whose
+    packages, and perhaps files, are used as well.
+    """
 
     source: Path
     suite: str
     mirrors: tuple[str, ...] = ()
+    base: Path | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return (self.base, self.source) if self.base else (self.source,)
 
     def packages(self) -> list[str]:
-        lines = (self.source / "packages").read_text().splitlines()
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        lines = [line.strip() for folder in self.folders for line in (folder / "packages").read_text().splitlines()]
+        return sorted({line for line in lines if line and not line.startswith("#")})
 
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.suite, self.mirrors, _LEAVE_OUT)).encode())
-        for path in sorted(self.source.iterdir()):
+        for path in [path for folder in self.folders for path in sorted(folder.iterdir())]:
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()[:12]
 
@@ -73,18 +82,21 @@ def _build(recipe: Recipe, tarball: Path) -> None:
     for old in tarball.parent.glob("host-*.tar*"):
         old.unlink()
     partial = tarball.with_suffix(".tar.part")
-    run(_mmdebstrap(recipe, partial), timeout=_BUILD_SECONDS)
+    run(mmdebstrap(recipe, "tar", partial), timeout=BUILD_SECONDS)
     partial.rename(tarball)
 
 
-def _mmdebstrap(recipe: Recipe, target: Path) -> Sequence[str]:
+def mmdebstrap(recipe: Recipe, form: str, target: Path) -> Sequence[str]:
+    """The command line that makes the recipe's root file system, as a `tar` or a `directory`."""
+    setup = recipe.source / "setup"
     return [
         "mmdebstrap",
         "--variant=apt",
-        "--format=tar",
+        f"--format={form}",
         f"--include={','.join(recipe.packages())}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt={option}" for option in _LEAVE_OUT),
+        *([f"--setup-hook={setup}"] if setup.exists() else []),
         f"--customize-hook={recipe.source / 'customize'}",
         recipe.suite,
         str(target),

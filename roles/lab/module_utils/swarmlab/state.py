@@ -4,6 +4,7 @@
     .lab/id_ed25519        key for ssh to the hosts          .lab/known_hosts   their keys
     .lab/HOST/docker.sock  the agent's socket on HOST        .lab/HOST/engine.sock   its plain engine
     .lab/engine.pid, .lab/engine.log                         the machine's engine, when the lab started it
+    .lab/vms/              what the driver `qemu` keeps
 
 Nothing in it is precious: the hosts carry labels in the machine's engine, so a lab whose directory was deleted is
 found again by `up` and removed by `down`.
@@ -101,10 +102,13 @@ class Home:
         return state
 
     def forget(self, keep: str) -> None:
-        """Remove `.lab` and the inventory, but not the files of `.lab` whose names start with `keep`, if given."""
+        """Remove `.lab` and the inventory, but not the files of `.lab` whose names start with `keep`, if given.
+
+        The folder of the driver `qemu` stays, too: its VMs have their own end.
+        """
         self.inventory.unlink(missing_ok=True)
         for path in [*self.directory.glob("*")]:
-            if keep and path.name.startswith(keep):
+            if path.name == "vms" or (keep and path.name.startswith(keep)):
                 continue
             if path.is_dir():
                 shutil.rmtree(path)

@@ -46,7 +46,7 @@ class Stage:
     only: frozenset[str] = frozenset()  # names of the cases to run; none: all
 
     async def __aenter__(self) -> Stage:
-        await asyncio.to_thread(self._switch)
+        await asyncio.to_thread(switch, self.lab, self.system)
         for host in self.lab:
             self.apis[host.name] = Api(lambda host=host: host.socket(self.system.socket), timeout=60)
             self.engines[host.name] = Api(lambda host=host: host.socket("engine.sock"), timeout=60)
@@ -115,32 +115,33 @@ class Stage:
         await asyncio.gather(*(leave(host) for host in reversed(self.hosts)))
         await asyncio.to_thread(in_all, self.lab, CLEAN)
 
-    def _switch(self) -> None:
-        """Stop the other system and start this one, on hosts that are in no cluster."""
-        self.lab.restore()
-        options = json.dumps({"live-restore": self.system.live_restore})
-        verb = "enable --now" if self.system is OURS else "disable --now"
-        in_all(
-            self.lab,
-            f"""
-            [ -e {DAEMON_JSON}.kept ] || cp {DAEMON_JSON} {DAEMON_JSON}.kept
-            systemctl {verb} -q swarm-agent
-            if [ "$(cat {DAEMON_JSON})" != '{options}' ]; then
-                echo '{options}' > {DAEMON_JSON}; systemctl reset-failed docker; systemctl restart docker
-            fi
-            """,
-        )
-        for host in self.lab:
-            eventually(lambda host=host: host.engine("info").code == 0)
-            if self.system is OURS:
-                eventually(lambda host=host: "Swarm: inactive" in host.docker("info").out)
-
 
 CLEAN = """
 left=$(docker -H unix:///run/docker.sock ps -aq)
 [ -z "$left" ] || docker -H unix:///run/docker.sock rm -f $left > /dev/null
 docker -H unix:///run/docker.sock network prune -f > /dev/null
 """
+
+
+def switch(lab: Lab, system: System) -> None:
+    """Stop the other system and start this one, on hosts that are in no cluster."""
+    lab.restore()
+    options = json.dumps({"live-restore": system.live_restore})
+    verb = "enable --now" if system is OURS else "disable --now"
+    in_all(
+        lab,
+        f"""
+        [ -e {DAEMON_JSON}.kept ] || cp {DAEMON_JSON} {DAEMON_JSON}.kept
+        systemctl {verb} -q swarm-agent
+        if [ "$(cat {DAEMON_JSON})" != '{options}' ]; then
+            echo '{options}' > {DAEMON_JSON}; systemctl reset-failed docker; systemctl restart docker
+        fi
+        """,
+    )
+    for host in lab:
+        eventually(lambda host=host: host.engine("info").code == 0)
+        if system is OURS:
+            eventually(lambda host=host: "Swarm: inactive" in host.docker("info").out)
 
 
 def in_all(lab: Lab, script: str) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import msgspec
-
+from swarm_agent.model.base import read_json
 from swarm_agent.model.errors import BadRequest, ClusterError
 
 from .message import Request
@@ -24,8 +23,8 @@ def parse_filters(request: Request, accepted: Collection[str] | None) -> Filters
     if not text:
         return {}
     try:
-        value = msgspec.json.decode(text.encode())
-    except msgspec.DecodeError:
+        value = read_json(text.encode())
+    except (BadRequest, UnicodeEncodeError):
         raise BadRequest("invalid filter") from None
     if value is None:
         return {}

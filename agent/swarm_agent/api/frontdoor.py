@@ -90,11 +90,13 @@ class FrontDoor:
                 place = await self._api.remote.place(head.method, path)
                 if place is None:
                     engine = self._api.engine.socket
-                    await splice(head, reader, writer, await connect(engine), engine)
+                    with self._api.engine_info.during(head.method):
+                        await splice(head, reader, writer, await connect(engine), engine)
                     return False
-                if not place.makes_exec:
+                if place.joins:
                     there = await self._api.remote.connect(place)
-                    await splice(place.head(head), reader, writer, there, f"node {place.node_id}")
+                    with self._api.engine_info.during(head.method):  # it may be this host's own engine
+                        await splice(place.head(head), reader, writer, there, f"node {place.node_id}")
                     return False
             else:
                 place = None
@@ -136,7 +138,7 @@ class FrontDoor:
             version=version,
         )
         if place is not None:
-            return await self._api.make_exec(place, request)
+            return await self._api.answer_remote(place, request)
         return await self._api.handle(request)
 
     async def _body(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:

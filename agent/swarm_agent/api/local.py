@@ -24,9 +24,11 @@ from swarm_agent.network.names import NETWORK_LABEL
 
 from . import events, logs
 from .cluster import ClusterApi
+from .cluster_networks import PRUNE_FILTERS
 from .context import read_json
 from .control_protocol import ManagerHandle, NodeControl
 from .engine import EngineClient, EngineDown, EngineRefused
+from .engine_info import EngineInfo
 from .filters import parse_filters
 from .info import ping_word, swarm_section
 from .local_networks import LocalNetworks, overlay_of
@@ -77,6 +79,7 @@ class LocalApi:
         self._networks = LocalNetworks(node, engine)
         self._containers = PlainContainers(node, engine)
         self.remote = RemoteContainers(node, engine)
+        self.engine_info = EngineInfo(engine)
 
     def owns(self, method: str, path: str) -> bool:
         """True for calls to answer here; all others are the engine's. `path` is without the version prefix."""
@@ -114,7 +117,8 @@ class LocalApi:
             if handler is None:
                 return await self._cluster(request)
             name, term = handler
-            response: Response | Stream = await getattr(self, f"_{name}")(request, *([term] if term else []))
+            with self.engine_info.during(request.method):
+                response: Response | Stream = await getattr(self, f"_{name}")(request, *([term] if term else []))
             return response
         except EngineRefused as refusal:
             return refusal.reply
@@ -140,7 +144,7 @@ class LocalApi:
         return json_response(limit_version(answer))
 
     async def _info(self, request: Request) -> Response:
-        answer: dict[str, Any] = await self.engine.get_json(f"/v{show(request.version)}/info")
+        answer = await self.engine_info.get(request.version)
         if self._node.local_state != "inactive" or self._node.error:
             answer["Swarm"] = await swarm_section(self._node)
         return json_response(answer)
@@ -157,10 +161,10 @@ class LocalApi:
 
     # --- containers of other hosts -----------------------------------------------------------------------------------
 
-    async def make_exec(self, place: Place, request: Request) -> Response:
-        """Make an exec in a task's container. Every failure is a response."""
+    async def answer_remote(self, place: Place, request: Request) -> Response:
+        """Make an exec in a task's container, or show it. Every failure is a response."""
         try:
-            return await self.remote.make_exec(place, request)
+            return await self.remote.answer(place, request)
         except ClusterError as error:
             return error_of(error)
 
@@ -222,14 +226,9 @@ class LocalApi:
 
     async def _network_prune(self, request: Request) -> Response:
         """The engine's and the cluster's. Our bridges of overlays are kept from the engine's broom."""
-        text = request.query.get("filters") or "{}"
-        try:
-            filters: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-        except msgspec.DecodeError:
-            filters = {}
-        kept = filters.get("label!", {})
-        kept = [*kept, NETWORK_LABEL] if isinstance(kept, list) else {**kept, NETWORK_LABEL: True}
-        query = {**request.query, "filters": msgspec.json.encode({**filters, "label!": kept}).decode()}
+        filters = parse_filters(request, PRUNE_FILTERS)  # nothing is pruned by a filter that was not understood
+        filters = {**filters, "label!": [*filters.get("label!", []), NETWORK_LABEL]}
+        query = {**request.query, "filters": msgspec.json.encode(filters).decode()}
         reply = await self._networks.to_engine(replace(request, query=query))
         if reply.status != 200 or not self._node.is_manager:
             return reply

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from swarm_agent.model.base import read_json
 from swarm_agent.model.errors import BadRequest, ClusterError
 from swarm_agent.network.names import NETWORK_LABEL
 
@@ -150,10 +151,7 @@ class _NotAttached(ClusterError):
 
 
 def _decode(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"invalid JSON: {error}") from None
+    value = read_json(body or b"{}")
     if not isinstance(value, dict):
         raise BadRequest("invalid JSON: an object is needed here")
     return value

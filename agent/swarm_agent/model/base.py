@@ -142,19 +142,31 @@ def _shape(kind: Any) -> _Shape | None:
     return found
 
 
+TOO_DEEP = "invalid JSON: it is nested too deeply"
+
+
+def read_json(body: bytes | str) -> Any:
+    """Any JSON document of a client. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"invalid JSON: {error}") from None
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
+
+
 def decode(kind: type[T], body: bytes) -> T:
     """Read a client's JSON. Unknown fields are ignored, nulls are zero values and case does not matter, as in Go.
 
     Raises `BadRequest` that names the field at fault.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"invalid JSON: {error}") from None
+    value = read_json(body)
     try:
         return msgspec.convert(fold_names(strip_nulls(value), kind), kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"invalid JSON: {_go_path(str(error))}") from None
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
 
 
 def _go_path(message: str) -> str:

@@ -122,9 +122,7 @@ def _lookup(host: str, interfaces: Sequence[Interface], bad: str) -> Address:
     for interface in interfaces:
         if interface.name == host:
             return _interface_address(interface)
-    if not host:
-        raise BadRequest(bad)
-    raise BadRequest(f"{bad.split(' must')[0]}: {host}: no such interface")
+    raise BadRequest(bad)
 
 
 def _interface_address(interface: Interface) -> Address:

@@ -56,7 +56,7 @@ def check_pools(pools: list[str], subnet_size: int) -> tuple[list[str], int]:
         except ValueError as error:
             raise BadRequest(f"invalid base pool {text}: {error}") from None
         if size < pool.prefixlen:
-            raise BadRequest(f"invalid CIDR: {text!r}. Subnet size is too small for pool: {size}")
+            raise BadRequest(f'invalid CIDR: "{text}". Subnet size is too small for pool: {size}')
         for other in networks:
             if pool.version == other.version and pool.overlaps(other):
                 raise BadRequest(f"invalid base pool {text}: it overlaps {other}")

@@ -11,7 +11,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from swarm_agent.model.errors import InvalidArgument
+from swarm_agent.model.errors import BadRequest
 from swarm_agent.model.ids import ALPHABET, to_base36
 
 PREFIX = "SWMTKN"
@@ -44,7 +44,7 @@ def new_token(root_pem: str, rng: random.Random) -> str:
 
 
 def parse_token(text: str) -> JoinToken:
-    """Raises InvalidArgument("invalid join token") on anything that is not a token of version 1 (or 2, FIPS)."""
+    """Raises BadRequest("invalid join token") on anything that is not a token of version 1 (or 2, FIPS)."""
     parts = text.strip().split("-")
     if (
         len(parts) != 4
@@ -54,8 +54,8 @@ def parse_token(text: str) -> JoinToken:
         or len(parts[3]) != SECRET_LENGTH
         or any(char not in ALPHABET for char in parts[2] + parts[3])
     ):
-        raise InvalidArgument("invalid join token")
+        raise BadRequest("invalid join token")
     number = int(parts[2], 36)
     if number >= 1 << 256:
-        raise InvalidArgument("invalid join token")
+        raise BadRequest("invalid join token")
     return JoinToken(number.to_bytes(32, "big"), parts[3])

@@ -273,7 +273,10 @@ class HttpEngine:
             return await self._tell(request)
         if path == "/_ping":
             return web.Response(text="OK", headers={**ENGINE_HEADERS, "Builder-Version": "1"})
-        return web.json_response(await self._answer(request, path), headers=ENGINE_HEADERS)
+        try:
+            return web.json_response(await self._answer(request, path), headers=ENGINE_HEADERS)
+        except LookupError as missing:
+            return web.json_response({"message": str(missing.args[0])}, status=404, headers=ENGINE_HEADERS)
 
     async def _tell(self, request: web.Request) -> web.StreamResponse:
         """Events as they are put into `events`; None ends the stream. A refused filter is an error before it."""
@@ -297,7 +300,10 @@ class HttpEngine:
         if path == "/networks/prune":
             return {"NetworksDeleted": self.unused or None}
         if path.startswith("/networks/"):
-            return next(item for item in self.networks if item["Id"] == path.rpartition("/")[2]) | {"Containers": {}}
+            for item in self.networks:
+                if item["Id"] == path.rpartition("/")[2]:
+                    return item | {"Containers": {}}
+            raise LookupError(f"network {path} not found")
         if path == "/version":
             return {"ApiVersion": "1.41", "Version": "20.10.24"}
         if path == "/info":

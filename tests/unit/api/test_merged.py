@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from swarm_agent.api.engine_info import KEPT, EngineInfo
 from swarm_agent.api.local import limit_version
 from swarm_agent.model.errors import NoLeader
 from swarm_agent.network.names import NETWORK_LABEL
@@ -140,6 +142,42 @@ async def test_info_without_quorum_tells_what_is_known_and_why(swarm: Door) -> N
     section = await swarm_of(swarm)
     assert section["Nodes"] == 1
     assert "does not have a leader" in section["Error"]
+
+
+def asked_for_info(engine: HttpEngine) -> int:
+    return sum(path == "/info" for _, path, _ in engine.seen)
+
+
+async def test_the_engines_part_of_info_is_kept_for_a_moment(swarm: Door, engine: HttpEngine) -> None:
+    clock = [100.0]
+    swarm.api.engine_info = EngineInfo(swarm.api.engine, clock=lambda: clock[0])
+    for _ in range(3):
+        await swarm_of(swarm)
+    assert asked_for_info(engine) == 1
+    clock[0] += KEPT
+    assert (await swarm_of(swarm))["Nodes"] == 1
+    assert asked_for_info(engine) == 2
+    await swarm.store.update(lambda tx: tx.create(make_node(WORKER, "second")))
+    assert (await swarm_of(swarm))["Nodes"] == 2, "the cluster's part is never kept"
+    assert asked_for_info(engine) == 2
+
+
+async def test_a_change_of_the_engine_through_the_front_door_shows_in_info_at_once(
+    swarm: Door, engine: HttpEngine
+) -> None:
+    swarm.api.engine_info = EngineInfo(swarm.api.engine, clock=lambda: 100.0)
+    await swarm_of(swarm)
+    for method, path in (("POST", "/containers/x/start"), ("DELETE", "/images/x"), ("POST", "/networks/prune")):
+        asked = asked_for_info(engine)
+        await swarm.call(method, path)
+        await swarm_of(swarm)
+        assert asked_for_info(engine) == asked + 1, path
+    asked = asked_for_info(engine)
+    await swarm.call("GET", "/containers/json")
+    with swarm.api.engine_info.during("POST"):  # as long as an upload lasts
+        await swarm_of(swarm)
+        await swarm_of(swarm)
+    assert asked_for_info(engine) == asked + 2
 
 
 # --- /networks -------------------------------------------------------------------------------------------------------
@@ -296,3 +334,13 @@ async def test_join_passes_the_request_on(door: Door) -> None:
     assert await door.call("POST", "/swarm/join", document) == (200, None)
     (request,) = door.node.joined
     assert (request.remote_addrs, request.join_token) == (["10.1.1.1:2377"], "SWMTKN-1-x-y")
+
+
+@pytest.mark.parametrize("filters", ["{", '{"label!":"x"}', '{"odd":["x"]}', "[" * 5000])
+async def test_a_prune_whose_filters_are_not_understood_removes_nothing(
+    swarm: Door, engine: HttpEngine, filters: str
+) -> None:
+    engine.seen.clear()
+    status, answer = await swarm.call("POST", f"/networks/prune?filters={quote(filters)}")
+    assert status == 400 and answer["message"].startswith("invalid filter")
+    assert not engine.seen

@@ -29,6 +29,7 @@ class Engine:
 
     def __init__(self, *containers: str) -> None:
         self.containers = containers
+        self.execs: list[str] = []
         self.seen: list[str] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -38,8 +39,11 @@ class Engine:
         parts = request.path.removeprefix("/v1.47").split("/")
         if parts[1] == "containers" and not any(name.startswith(parts[2]) for name in self.containers):
             return web.json_response({"message": f"No such container: {parts[2]}"}, status=404)
+        if parts[1] == "exec" and parts[2] not in self.execs:
+            return web.json_response({"message": f"No such exec instance: {parts[2]}"}, status=404)
         if parts[-1] == "exec":
             assert await request.json() == {"Cmd": ["ls"]}
+            self.execs.append(EXEC)
             return web.json_response({"Id": EXEC}, status=201)
         return web.json_response({"by": self.containers, "path": request.path})
 
@@ -103,6 +107,27 @@ async def test_a_container_elsewhere_is_found_by(door, engines, term):
     assert engines[1].seen == [f"GET /v1.47/containers/{CONTAINER}/top?ps_args=aux"]
 
 
+async def test_a_tasks_id_shows_the_task_with_its_container(door, engines):
+    """`docker inspect ID` asks for a container first, and `docker exec ID` asks the same."""
+    for term in ("task000000000000000000001", "task00000000000000000000"):
+        status, answer = await door.call("GET", f"/v1.47/containers/{term}/json?size=1")
+        assert status == 200
+        assert engines[1].seen[-1] == f"GET /v1.47/containers/{CONTAINER}/json?size=1"
+        assert answer["path"] == f"/v1.47/containers/{CONTAINER}/json"
+        assert (answer["ID"], answer["NodeID"], answer["DesiredState"]) == (task().id, OTHER, "running")
+        assert answer["Status"]["ContainerStatus"]["ContainerID"] == CONTAINER
+        assert not [key for key in answer if key.startswith("_")]
+    assert list(answer)[-1] == "DesiredState", "the task's members come last: of Id and ID clients keep the last"
+    for term in ("web.1", CONTAINER):
+        assert "DesiredState" not in (await door.call("GET", f"/containers/{term}/json"))[1]
+
+
+async def test_a_task_on_a_lost_node_is_no_container_so_that_inspect_goes_on_to_the_task(door):
+    door.node.engines.clear()
+    status, answer = await door.call("GET", f"/containers/{task().id}/json")
+    assert status == 404 and f"node {OTHER} is not available" in answer["message"]
+
+
 async def test_this_hosts_containers_come_first(door, engines):
     engines[0].containers = (CONTAINER,)
     assert (await door.call("GET", f"/containers/{CONTAINER[:12]}/json"))[0] == 200
@@ -114,7 +139,7 @@ async def test_a_task_of_this_host_is_found_by_its_id_too(door, engines, tmp_pat
     here = replace(here, status=replace(here.status, container_status=ContainerStatus(container_id="mine")))
     door.node.engines[NODE_ID] = tmp_path / "engine.sock"
     await door.store.update(lambda tx: tx.create(here))
-    assert (await door.call("GET", f"/containers/{here.id}/json"))[1]["path"] == "/containers/mine/json"
+    assert (await door.call("GET", f"/v1.47/containers/{here.id}/json"))[1]["path"] == "/v1.47/containers/mine/json"
 
 
 async def test_what_nobody_knows_is_answered_by_this_hosts_engine(door, engines):
@@ -156,7 +181,16 @@ async def test_an_exec_is_remembered(door, engines):
     assert await door.call("POST", "/containers/web.1/exec", {"Cmd": ["ls"]}) == (201, {"Id": EXEC})
     assert (await door.call("GET", f"/exec/{EXEC}/json"))[1]["by"] == [CONTAINER]
     assert (await door.call("POST", f"/exec/{EXEC}/resize?h=1&w=2"))[1]["by"] == [CONTAINER]
-    assert (await door.call("GET", "/exec/another/json"))[1]["by"] == ["mine"]
+
+
+async def test_an_exec_that_was_made_before_a_restart_is_found(door, engines):
+    engines[1].execs = [EXEC]
+    for _ in range(2):
+        assert (await door.call("GET", f"/exec/{EXEC}/json"))[1]["by"] == [CONTAINER]
+    assert engines[0].seen == [f"GET /exec/{EXEC}/json"], "asked once, then remembered"
+    assert (await door.call("POST", "/exec/nobodys/start", {}))[0] == 404
+    door.node.engines.clear()
+    assert (await door.call("POST", "/exec/nobodys/start", {}))[0] == 404
 
 
 async def test_lists_and_creation_stay_here(door, engines):

@@ -52,7 +52,7 @@ def test_an_interface_may_be_named():
     [
         ("0.0.0.0", "advertise address must be a non-zero IP address"),
         ("10.0.0.1:port", "advertise address must be a non-zero IP address"),
-        ("nic9", "no such interface"),
+        ("nic9", "advertise address must be a non-zero IP address or network interface"),
         ("eth2", r"interface eth2 has more than one IPv4 address \(10.2.0.1 and 10.2.0.2\)"),
         ("eth3", "interface eth3 has no usable IPv4 or IPv6 addresses"),
     ],

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from swarm_agent.model.errors import BadRequest, ClusterError, InvalidArgument, Unavailable
+from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
 from swarm_agent.model.objects import Cluster, JoinTokens, Node
 from swarm_agent.model.specs import CAConfig, SwarmSpec
 from swarm_agent.node.admission import request_admission
@@ -109,7 +109,7 @@ async def test_another_clusters_token_is_noticed_before_its_secret_is_shown(mana
 
 
 async def test_no_token_at_all(manager):
-    with pytest.raises(InvalidArgument, match="invalid join token"):
+    with pytest.raises(BadRequest, match=r"^invalid join token$"):
         await request_admission(manager.address, "SWMTKN-nonsense", "active", "host7")
 
 

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from swarm_agent.model.errors import InvalidArgument
+from swarm_agent.model.errors import BadRequest, InvalidArgument
 from swarm_agent.pki import authority, tls, tokens
 from swarm_agent.pki.authority import Authority, Identity
 from swarm_agent.pki.files import NodeCertificate
@@ -87,7 +87,7 @@ def test_a_token_names_its_root_and_survives_parsing():
     ],
 )
 def test_anything_else_is_no_token(text):
-    with pytest.raises(InvalidArgument, match="invalid join token"):
+    with pytest.raises(BadRequest, match=r"^invalid join token$"):
         tokens.parse_token(text)
 
 

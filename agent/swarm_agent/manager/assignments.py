@@ -12,6 +12,7 @@ only changed its status is not sent again, it was the node that said so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -48,19 +49,27 @@ def managers(view: Reader) -> list[ManagerPeer]:
     """All managers with their management addresses, in a stable order."""
     found = [
         ManagerPeer(node.id, node.manager_status.addr)
-        for node in view.all(Node)
+        for node in view.find(Node, manages="yes")
         if node.manager_status is not None and node.manager_status.addr
     ]
     return sorted(found, key=lambda peer: peer.node_id)
 
 
 def gossip_seeds(view: Reader, node_id: str, port: int) -> list[str]:
-    """Where a node finds others to gossip with: the managers, and some nodes besides if these are few."""
-    others = [node for node in view.all(Node) if node.id != node_id and node.status.addr]
-    chosen = [node for node in others if node.manager_status is not None]
-    rest = sorted((node for node in others if node.manager_status is None), key=_readiness)
-    chosen += rest[: max(0, SEEDS - len(chosen))]
+    """Where a node finds others to gossip with: the managers, and some nodes besides if these are few, ready ones
+    first."""
+    chosen = [node for node in view.find(Node, manages="yes") if _may_be_seed(node, node_id)]
+    missing = max(0, SEEDS - len(chosen))
+    if missing:
+        workers = [node for node in view.all(Node) if node.manager_status is None]
+        ready = (node for node in workers if node.status.state == "ready" and _may_be_seed(node, node_id))
+        others = (node for node in workers if node.status.state != "ready" and _may_be_seed(node, node_id))
+        chosen += itertools.islice(itertools.chain(ready, others), missing)
     return sorted(f"{_bracketed(node.status.addr)}:{port}" for node in chosen)
+
+
+def _may_be_seed(node: Node, asking: str) -> bool:
+    return node.id != asking and bool(node.status.addr)
 
 
 def is_told(task: Task) -> bool:
@@ -111,7 +120,8 @@ class Outbox:
             welcome = self._make_welcome(view, node)
             if self._welcome is None or _essence_of_welcome(welcome) != _essence_of_welcome(self._welcome):
                 self._welcome = welcome
-                messages.append(welcome)
+                # A walk over all nodes, so only for a welcome that is sent.
+                messages.append(replace(welcome, gossip_seeds=gossip_seeds(view, node.id, self._gossip_port)))
         if assignments is not None:
             messages.append(assignments)
         return messages
@@ -188,7 +198,7 @@ class Outbox:
             heartbeat=heartbeat_period(cluster) / BEATS_PER_PERIOD,
             managers=managers(view),
             gossip_keys=cluster.gossip_keys,
-            gossip_seeds=gossip_seeds(view, node.id, self._gossip_port),
+            gossip_seeds=[],
             root_ca=cluster.trust_bundle,
             issuer=cluster.tls_info.cert_issuer_public_key,
             data_path_port=cluster.data_path_port or DEFAULT_DATA_PATH_PORT,
@@ -227,13 +237,9 @@ def _essence(task: Task) -> Task:
 
 
 def _essence_of_welcome(welcome: Welcome) -> Welcome:
-    """A welcome is sent again only for what a node acts upon. Seeds it needs when it starts."""
+    """A welcome is sent again only for what a node acts upon. Seeds are none of it: it needs them when it starts."""
     node = replace(welcome.node, version=_NO_VERSION, updated_at="", status=_NO_NODE_STATUS)
-    return replace(welcome, node=node, gossip_seeds=[])
-
-
-def _readiness(node: Node) -> tuple[bool, str]:
-    return node.status.state != "ready", node.id
+    return replace(welcome, node=node)
 
 
 def _bracketed(address: str) -> str:

@@ -107,7 +107,11 @@ KINDS = Registry(
         Kind(
             Node.KIND,
             Node,
-            {NAME: name_of("description", "hostname"), "role": attribute("spec", "role")},
+            {
+                NAME: name_of("description", "hostname"),
+                "role": attribute("spec", "role"),
+                "manages": lambda node: ("yes",) if node.manager_status is not None else (),
+            },
         ),
         Kind(
             Service.KIND,

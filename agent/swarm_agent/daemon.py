@@ -23,6 +23,7 @@ from swarm_agent.api.message import (
     encode_request,
     encode_response,
 )
+from swarm_agent.api.metrics_port import MetricsPort
 from swarm_agent.node import settings as node_settings
 from swarm_agent.node.cluster_node import ClusterNode
 from swarm_agent.node.manager_role import ManagerRole
@@ -55,6 +56,19 @@ def serve_forwarded(manager: ManagerRole) -> ApiHandler:
     return handle
 
 
+async def open_metrics(node: ClusterNode, address: str) -> MetricsPort | None:
+    """The metrics port, if one is set. A taken port is no reason to leave the cluster: it is said, and that is all."""
+    if not address:
+        return None
+    try:
+        port = MetricsPort(node.introspection.metrics, address)
+        await port.start()
+    except (OSError, ValueError) as error:
+        log.error("no metrics at %s: %s", address, error)
+        return None
+    return port
+
+
 async def run(settings: Settings) -> int:
     """Run the agent; returns the exit code."""
     loop = asyncio.get_running_loop()
@@ -80,10 +94,13 @@ async def run(settings: Settings) -> int:
     door = FrontDoor(LocalApi(node, front_engine, forward=forward), settings.socket, group=settings.socket_group)
     await node.start()
     await door.start()
+    metrics = await open_metrics(node, settings.metrics_addr)
     notify("READY=1")
     log.info("serving %s", settings.socket)
     code = await ended
     notify("STOPPING=1")
+    if metrics is not None:
+        await metrics.stop()
     await door.stop()
     await node.stop()
     await front_engine.close()

@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--quick", action="store_true", help="fewer cells")
     parser.add_argument("--only", help="comma-separated protocols")
+    parser.add_argument("--fault", default="", help="only faults with this in their name")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(PROTOCOLS)
     nodes = options.nodes
@@ -214,7 +215,7 @@ def main() -> None:
     print(f"\nfalse deaths in {options.seeds} runs of {options.seconds:.0f} s: of healthy nodes + of starved ones")
     print(f"{'starved':<34}{'loss':>6}" + "".join(f"{name:>17}" for name in names) + f"{'wall s':>8}")
     totals = dict.fromkeys(names, (0, 0))
-    for fault in FAULTS:
+    for fault in (name for name in FAULTS if options.fault in name):
         for starved in counts:
             for loss in losses:
                 began = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from socket import socket
 from typing import Protocol
 
+from swarm_agent.gossip.inspect import GossipView
 from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.store.store import Store
@@ -72,6 +73,19 @@ class NetworkAttachments(Protocol):
         """A container may have left a network."""
 
 
+class Introspection(Protocol):
+    """What this host says of itself, on any host."""
+
+    def members(self) -> GossipView:
+        """Raises Unavailable outside a cluster."""
+
+    def explain(self, term: str) -> list[str]:
+        """Sentences about a node or a task. Raises NotFound, Unavailable."""
+
+    def metrics(self) -> str:
+        """Prometheus' text format."""
+
+
 class NodeControl(Protocol):
     """This host and its membership."""
 
@@ -95,6 +109,9 @@ class NodeControl(Protocol):
 
     def manager(self) -> ManagerHandle:
         """Raises Unavailable with the fitting text when this node cannot answer for the cluster."""
+
+    @property
+    def introspection(self) -> Introspection: ...
 
     def remote_managers(self) -> Sequence[ManagerPeer]:
         """The managers that this node knows of."""

@@ -55,6 +55,9 @@ _LOCAL = {
     ("POST", "/swarm/unlock"): "unlock",
     ("POST", "/swarm-agent/v1/snapshot"): "snapshot",
     ("POST", "/swarm-agent/v1/restore"): "restore",
+    ("GET", "/swarm-agent/v1/members"): "members",
+    ("GET", "/swarm-agent/v1/explain"): "explain",
+    ("GET", "/swarm-agent/metrics"): "metrics",
 }
 _NETWORKS = {
     ("GET", "/networks"): "network_list",
@@ -196,6 +199,16 @@ class LocalApi:
     async def _restore(self, request: Request) -> Response:
         wanted = read_json(request, RestoreRequest)
         return json_response(await self._node.restore(wanted, read_secret(wanted.secret)))
+
+    async def _members(self, request: Request) -> Response:
+        return json_response(self._node.introspection.members())
+
+    async def _explain(self, request: Request) -> Response:
+        return json_response({"Lines": self._node.introspection.explain(request.query.get("term", ""))})
+
+    async def _metrics(self, request: Request) -> Response:
+        text = self._node.introspection.metrics()
+        return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     # --- networks ----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from . import inspect
 from .config import Config
 from .core import Core
 from .messages import Malformed
@@ -286,6 +287,22 @@ class GossipNode:
     def explain(self, table: str, key: str, owner: str) -> str:
         """Why this row is, or is not, in rows(table) here: a sentence for people."""
         return self._running()[1].rows.explain(table, key, owner)
+
+    def view(self) -> inspect.GossipView:
+        """Members, queues and counters as this node sees them, for people."""
+        return inspect.view(self._running()[1])
+
+    def explain_member(self, id: str) -> list[str]:
+        """Why that member is in its state here, in sentences; empty when it is not known."""
+        return inspect.explain_member(self._running()[1], id)
+
+    def explain_key(self, table: str, key: str) -> list[str]:
+        """Who has a row of that key, and what has become of it; empty when nobody ever had it as far as known here."""
+        return inspect.explain_key(self._running()[1], table, key)
+
+    def keys_like(self, table: str, prefix: str) -> list[str]:
+        """Keys of a table that begin so, hidden and withdrawn ones too."""
+        return inspect.keys_like(self._running()[1], table, prefix)
 
     # -- inner: loop and sockets
 

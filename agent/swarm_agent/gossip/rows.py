@@ -330,7 +330,12 @@ class Rows:
 
     def held(self) -> dict[str, int]:
         rows = sum(1 for log in self.logs() for entry in log.entries.values() if entry.value is not None)
-        return {"rows": rows, "owners": len(self._logs) + 1, "repairs": len(self._repairs), "pulls": len(self._pulling)}
+        return {
+            "rows": rows,
+            "owners": len(self._logs) + 1,
+            "repairs": len(self._repairs),
+            "pulls_running": len(self._pulling),
+        }
 
     def row_keys(self, owner: str) -> list[Key]:
         log = self.log(owner)

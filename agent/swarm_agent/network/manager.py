@@ -104,6 +104,9 @@ class NetworkManager:
         self._task: asyncio.Task[None] | None = None
         self._failures: tuple[str, ...] = ()
         self._problems: tuple[str, ...] = ()
+        self.counters: Counter[str] = (
+            Counter()
+        )  # rounds, operations, repairs (rounds that put back what others changed)
 
     @property
     def applied_generation(self) -> int:
@@ -356,7 +359,10 @@ class NetworkManager:
     def _tell(
         self, operations: list[Operation], failures: tuple[str, ...], problems: tuple[str, ...], repaired: bool
     ) -> None:
+        self.counters["rounds"] += 1
+        self.counters["operations"] += len(operations)
         if repaired and operations:
+            self.counters["repairs"] += 1
             log.warning("the data plane had been changed by others; put back: %s", summary(operations))
         elif operations:
             log.info("data plane changed: %s", summary(operations))

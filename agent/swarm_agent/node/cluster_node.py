@@ -43,6 +43,7 @@ from swarm_agent.worker.engine import Engine
 from . import addresses, backup, founding
 from .admission import request_admission
 from .attachments import Attachments
+from .introspection import Introspection
 from .keys import is_locked, opens
 from .manager_role import ManagerRole
 from .membership import ApiFactory, Membership
@@ -86,6 +87,7 @@ class ClusterNode:
         self._starting: asyncio.Task[None] | None = None
         self._rng = random.SystemRandom()
         self.error = ""
+        self.introspection = Introspection(lambda: self._membership, lambda: str(self.local_state))
 
     # --- what the front door asks -----------------------------------------------------------------------------------
 
@@ -156,6 +158,7 @@ class ClusterNode:
 
     async def start(self) -> None:
         """Take up the membership that the state folder tells of, if any. The parts start on their own."""
+        self.introspection.lag.start()
         state = await asyncio.to_thread(self._folder.load)
         if state is None:
             return
@@ -201,6 +204,7 @@ class ClusterNode:
 
     async def stop(self) -> None:
         """Stop the agent's parts; containers go on running."""
+        self.introspection.lag.stop()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)

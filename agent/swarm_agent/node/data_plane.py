@@ -16,7 +16,7 @@ import base64
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -131,11 +131,25 @@ class DataPlane:
             self._meta = meta
             gossip.set_meta(meta)
 
-    def all_hold(self, keys: Sequence[bytes]) -> bool:
-        """Whether every live host, this one among them, has said that it holds exactly these gossip keys."""
+    def all_hold(self, keys: Sequence[bytes], nodes: Container[str]) -> bool:
+        """Whether every live host of these nodes, this one among them, has said that it holds exactly these keys.
+
+        A host that was removed from the cluster may still speak under the old key: it is not waited for, else it would
+        keep itself in.
+        """
         if self._parts is None:
             return False
-        return have_all((member.meta for member in self._parts.gossip.members() if member.state.live), keys)
+        members = self._parts.gossip.members()
+        return have_all((member.meta for member in members if member.state.live and member.id in nodes), keys)
+
+    @property
+    def gossip(self) -> GossipNode | None:
+        """None before the first Welcome."""
+        return self._parts.gossip if self._parts is not None else None
+
+    @property
+    def network(self) -> NetworkManager | None:
+        return self._parts.network if self._parts is not None else None
 
     async def _start(self, seeds: list[tuple[str, int]], port: int) -> None:
         gossip, network = await self._bring_up(port)

@@ -11,7 +11,7 @@ import logging
 import random
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from swarm_agent.manager.dispatcher import Dispatcher
 from swarm_agent.manager.leader import Leader
@@ -67,7 +67,7 @@ class ManagerRole:
         liveness: Callable[[str], bool | None],
         on_fatal: Callable[[BaseException], None],
         relocked: Callable[[], None] = lambda: None,
-        keys_settled: Callable[[Sequence[bytes]], bool] = lambda keys: False,
+        keys_settled: Callable[[Sequence[bytes], Container[str]], bool] = lambda keys, nodes: False,
     ) -> None:
         self._folder = folder
         self._state = state
@@ -272,9 +272,12 @@ class ManagerRole:
         self._leader = leader
         self._roles = RoleKeeper(self.store, self.raft)
         await self._roles.start()
-        self._gossip_keys = GossipKeys(self.store, self._keys_settled)
+        self._gossip_keys = GossipKeys(self.store, self._settled_on)
         await self._gossip_keys.start()
         log.info("this manager leads (raft member %d)", self._state.raft_id)
+
+    def _settled_on(self, keys: Sequence[bytes]) -> bool:
+        return self._keys_settled(keys, {node.id for node in self.store.view().all(Node)})
 
     async def _stop_leading(self) -> None:
         leader, self._leader = self._leader, None

@@ -26,6 +26,7 @@ class Settings:
     gossip_port: int = 7946  # udp and tcp, must be the same on all hosts
     management_port: int = 2377  # tcp, managers; used when no other port is asked for
     dns_port: int = 7953  # udp and tcp on 127.0.0.1: names for the host itself; 0: off
+    metrics_addr: str = ""  # HOST:PORT for GET /metrics, as 127.0.0.1:9323; empty: only on the front door's socket
     log_level: str = "info"
 
 

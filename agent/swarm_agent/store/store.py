@@ -85,6 +85,20 @@ class Store:
         """Everything as of the last entry applied on this member. Costs nothing; may be behind the leader."""
         return self._tables.view()
 
+    def counts(self) -> dict[str, int]:
+        """How many objects of each kind there are, by the kind's name."""
+        return {kind.name: len(table.objects) for kind, table in self._tables.tables.items()}
+
+    @property
+    def index(self) -> int:
+        """Log index of the last applied entry."""
+        return self._tables.index
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for their turn."""
+        return len(self._queue)
+
     async def read(self) -> View:
         """A view that contains everything acknowledged before the call (linearizable). Raises a ClusterError without
         quorum.

@@ -282,6 +282,8 @@ class HttpEngine:
             return web.json_response(await self._answer(request, path), headers=ENGINE_HEADERS)
         except LookupError as missing:
             return web.json_response({"message": str(missing.args[0])}, status=404, headers=ENGINE_HEADERS)
+        except (ValueError, TypeError) as error:  # the engine refuses what it cannot read
+            return web.json_response({"message": str(error)}, status=400, headers=ENGINE_HEADERS)
 
     async def _tell(self, request: web.Request) -> web.StreamResponse:
         """Events as they are put into `events`; None ends the stream. A refused filter is an error before it."""

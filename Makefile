@@ -4,9 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 HOSTS  ?= 3
 SEEDS  ?= 300
+SWEEPS ?= 5
+SEED   ?= 1
 ROUNDS ?= 3
 
-.PHONY: up down status test lint test-unit test-lab sim bench bench-growth clean help
+.PHONY: up down status test lint test-unit test-lab sim linearizability bench bench-growth clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,6 +48,9 @@ test-lab: $(VENV)/.made ## minutes: three real hosts, real engines, the real doc
 
 sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/sim
+
+linearizability: $(VENV)/.made ## a long sweep of accidents on three and five managers: make linearizability SWEEPS=10
+	SWEEPS=$(SWEEPS) SEED=$(SEED) $(BIN)/pytest -q -s tests/lab/test_linearizability.py
 
 test: lint test-unit test-lab ## all of it
 

@@ -167,6 +167,15 @@ class Lab:
         lab.heal()
         return lab
 
+    def grow(self, count: int) -> Lab:
+        """The same hosts and more of them, without the agent on the new ones. Until `shrink` this lab is the larger."""
+        return Lab.up(count)
+
+    def shrink(self, count: int) -> None:
+        """Remove the hosts beyond so many."""
+        if len(self.hosts) > count:
+            run([str(ROOT / "tests" / "lab" / "lab"), "up", "--hosts", str(count)], timeout=1800)
+
     def host(self, name: str) -> Host:
         return self.hosts[name]
 

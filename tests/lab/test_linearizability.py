@@ -1,33 +1,41 @@
 """No acknowledged write is lost and no read is stale, whatever happens to leaders.
 
-Clients read and write through the sockets of all three managers while the leader is killed, frozen, cut off in three
-ways, and switched off. What they write is the label of a config, always on condition of the version that they read, as
-`docker` does; what they see must be explained by one register per config (tests/lab/linearizability.py). Besides, each
-client creates secrets under names of its own: those acknowledged must all be there at the end, the removed ones not.
+Clients read and write through the sockets of all managers while the leader is killed, restarted, frozen, cut off in
+three ways, and switched off: alone among three managers, and together with a follower among five, which leaves the
+barest majority each time. What they write is the label of a config, always on condition of the version that they read,
+as `docker` does; what they see must be explained by one register per config (tests/lab/linearizability.py). Besides,
+each client creates secrets under names of its own: those acknowledged must all be there at the end, the removed ones
+not.
 
 The hosts' sockets stay within reach of the clients in every accident, also that of a leader cut off from the others:
 that one must fail or wait, never answer from memory.
+
+`make linearizability SWEEPS=20` meets with all accidents so many times, in another order each time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.lab.apiclient import Api, ApiError, Unanswered
-from tests.lab.clusterkit import nodes, outside, with_agents
+from tests.lab.clusterkit import nodes, outside, play, with_agents
 from tests.lab.labkit import Host, Lab, eventually
 from tests.lab.linearizability import Operation, Read, Register, Swap, check
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
+SWEEPS = int(os.environ.get("SWEEPS", "1"))
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300 + 300 * SWEEPS)]
 
 KEYS = ("north", "east", "south", "west")
-CLIENTS_PER_MANAGER = 3
+CLIENTS = 9
 PATIENCE = 4.0  # seconds a client waits for an answer, then goes on and never learns the outcome
 PAUSE = 0.02  # seconds between two operations of a client: a history that can be checked in a moment
 
@@ -134,85 +142,47 @@ def kind_of(error: Unanswered | ApiError) -> str:
 # --- accidents --------------------------------------------------------------------------------------------------------
 
 
-def kill_agent(lab: Lab, leader: Host) -> None:
-    leader.exec("kill -9 $(systemctl show --property MainPID --value swarm-agent)")
+def kill_agent(lab: Lab, victim: Host) -> None:
+    victim.exec("kill -9 $(systemctl show --property MainPID --value swarm-agent)")
 
 
-def freeze(lab: Lab, leader: Host) -> None:
-    leader.freeze()
+def restart_agent(lab: Lab, victim: Host) -> None:
+    victim.exec("systemctl restart swarm-agent")
 
 
-def cut_off(lab: Lab, leader: Host) -> None:
-    lab.cut(leader.name)
+def freeze(lab: Lab, victim: Host) -> None:
+    victim.freeze()
 
 
-def muted(lab: Lab, leader: Host) -> None:
+def cut_off(lab: Lab, victim: Host) -> None:
+    lab.cut(victim.name)
+
+
+def muted(lab: Lab, victim: Host) -> None:
     """It hears the others and they do not hear it."""
-    lab.cut(leader.name, one_way=True)
+    lab.cut(victim.name, one_way=True)
 
 
-def deafened(lab: Lab, leader: Host) -> None:
+def deafened(lab: Lab, victim: Host) -> None:
     """They hear it and it does not hear them."""
     for other in lab:
-        if other is not leader:
-            lab.cut(other.name, leader.name, one_way=True)
+        if other is not victim:
+            lab.cut(other.name, victim.name, one_way=True)
 
 
-def power_off(lab: Lab, leader: Host) -> None:
-    leader.kill()
+def power_off(lab: Lab, victim: Host) -> None:
+    victim.kill()
 
 
-ACCIDENTS: tuple[Callable[[Lab, Host], None], ...] = (kill_agent, freeze, cut_off, muted, deafened, power_off)
+ACCIDENTS: tuple[Callable[[Lab, Host], None], ...] = (
+    *(kill_agent, restart_agent, freeze, cut_off, muted, deafened, power_off),
+)
+PASSING = (kill_agent, restart_agent)  # the agent comes back by itself, and may lead again
 
 
 def leader_as_told_by(host: Host) -> str | None:
     """Name of the host that leads, by the word of this one."""
     return next((node["Hostname"] for node in nodes(host) if node["ManagerStatus"] == "Leader"), None)
-
-
-@pytest.fixture(scope="module")
-def managers(lab: Lab) -> list[Host]:
-    """host1, host2 and host3, all managers of one cluster that has the configs."""
-    outside(with_agents(lab))
-    first, *others = lab
-    first.docker("swarm", "init", "--advertise-addr", first.address)
-    token = first.docker("swarm join-token -q manager").out
-    for host in others:
-        host.docker("swarm", "join", "--token", token, f"{first.address}:2377")
-    for key in KEYS:
-        first.docker("config", "create", "--label", "value=none", key, "-", stdin="x")
-    yield [first, *others]
-    lab.restore()
-    eventually(lambda: all("Swarm:" in host.docker("info", check=False).out for host in lab))
-    outside(lab)
-
-
-async def meet_with_accidents(lab: Lab, history: History) -> dict[str, int]:
-    """All of them, one after another; for each, how many writes were acknowledged between the accident and its end."""
-    written = {}
-    for accident in ACCIDENTS:
-        told = await asyncio.to_thread(eventually, lambda: all_agree(lab), 60)
-        begun = time.monotonic()
-        await asyncio.to_thread(accident, lab, told)
-        others = [host for host in lab if host is not told]
-        if accident is not kill_agent:
-            await asyncio.to_thread(
-                eventually, lambda asked=others[0], old=told: leader_as_told_by(asked) not in (None, old)
-            )
-        # Long enough for what was asked of the lost leader to run into its time limit, and for writes by the next.
-        while history.writes_between(begun, time.monotonic()) < 20 or time.monotonic() < begun + PATIENCE:
-            await asyncio.sleep(0.1)
-            assert time.monotonic() < begun + 60, f"{accident.__name__}: no writes for a minute"
-        written[accident.__name__] = history.writes_between(begun, time.monotonic())
-        await asyncio.to_thread(lab.restore)
-    await asyncio.to_thread(eventually, lambda: all_agree(lab), 60)
-    return written
-
-
-def successor_of(lab: Lab, leader: Host) -> Host | None:
-    """Who leads by the word of a manager that met with no accident."""
-    told = leader_as_told_by(next(host for host in lab if host is not leader))
-    return lab.host(told) if told else None
 
 
 def all_agree(lab: Lab) -> Host | None:
@@ -223,19 +193,76 @@ def all_agree(lab: Lab) -> Host | None:
     return lab.host(leader) if leader and reachable else None
 
 
-async def test_every_history_is_linearizable_and_no_acknowledged_write_is_lost(lab, managers):
-    history, stop = History(), asyncio.Event()
-    clients = [
-        Client(f"{host.name}-{number}", host, history) for host in managers for number in range(CLIENTS_PER_MANAGER)
-    ]
+def victims_of(lab: Lab, leader: Host, rng: random.Random) -> list[Host]:
+    """The leader and as many others as the group can do without."""
+    others = [host for host in lab if host is not leader]
+    return [leader, *rng.sample(others, (len(lab.hosts) - 1) // 2 - 1)]
+
+
+async def meet_with_accidents(lab: Lab, history: History, rng: random.Random) -> Counter[str]:
+    """All of them, one after another; for each, how many writes were acknowledged between the accident and its end."""
+    written: Counter[str] = Counter()
+    for accident in [accident for _ in range(SWEEPS) for accident in rng.sample(ACCIDENTS, len(ACCIDENTS))]:
+        leader = await asyncio.to_thread(eventually, lambda: all_agree(lab), 60)
+        victims = victims_of(lab, leader, rng)
+        survivor = next(host for host in lab if host not in victims)
+        begun = time.monotonic()
+        for victim in victims:
+            await asyncio.to_thread(accident, lab, victim)
+        if accident not in PASSING:
+            lost = {None, *(victim.name for victim in victims)}
+            await asyncio.to_thread(
+                eventually, lambda asked=survivor, lost=lost: leader_as_told_by(asked) not in lost, 60
+            )
+        # Long enough for what was asked of the lost leader to run into its time limit, and for writes by the next.
+        while history.writes_between(begun, time.monotonic()) < 20 or time.monotonic() < begun + PATIENCE:
+            await asyncio.sleep(0.1)
+            assert time.monotonic() < begun + 60, f"{accident.__name__}: no writes for a minute"
+        written[accident.__name__] += history.writes_between(begun, time.monotonic())
+        await asyncio.to_thread(lab.restore)
+    await asyncio.to_thread(eventually, lambda: all_agree(lab), 60)
+    return written
+
+
+# --- the test ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[3, 5], ids=["three", "five"])
+def managers(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """So many hosts, all managers of one cluster that has the configs. What is beyond three goes at the end."""
+    if request.param > len(lab.hosts):
+        lab = lab.grow(request.param)
+        play("site.yml", "--skip-tags", "cluster")
+    else:
+        with_agents(lab)
+    outside(lab)
+    first, *others = lab
+    first.docker("swarm", "init", "--advertise-addr", first.address)
+    token = first.docker("swarm join-token -q manager").out
+    for host in others:
+        host.docker("swarm", "join", "--token", token, f"{first.address}:2377")
+    for key in KEYS:
+        first.docker("config", "create", "--label", "value=none", key, "-", stdin="x")
+    yield lab
+    lab.restore()
+    eventually(lambda: all("Swarm:" in host.docker("info", check=False).out for host in lab))
+    outside(lab)
+    lab.shrink(3)
+
+
+async def test_every_history_is_linearizable_and_no_acknowledged_write_is_lost(managers: Lab):
+    history, stop, rng = History(), asyncio.Event(), random.Random(os.environ.get("SEED", "1"))
+    hosts = list(managers)
+    clients = [Client(f"{hosts[n % len(hosts)].name}-{n}", hosts[n % len(hosts)], history) for n in range(CLIENTS)]
     running = [asyncio.create_task(client.run(stop)) for client in clients]
     try:
-        written = await meet_with_accidents(lab, history)
+        written = await meet_with_accidents(managers, history, rng)
     finally:
         stop.set()
         await asyncio.gather(*running)
     print(
-        f"{len(history.operations)} operations, acknowledged during accidents: {written}, refused: {history.refusals}"
+        f"{len(history.operations)} operations, acknowledged during accidents: {dict(written)}, "
+        f"refused: {history.refusals}"
     )
     violation = check(history.operations, Register(start="none"))
     assert violation is None, str(violation)

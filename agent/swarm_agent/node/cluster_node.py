@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import enum
-import ipaddress
 import logging
 import random
 import secrets
@@ -40,7 +39,8 @@ from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.store.tx import Tx
 from swarm_agent.worker.engine import Engine
 
-from . import addresses, backup, founding
+from . import addresses, backup, founding, whereabouts
+from .addresses import Resolved
 from .admission import request_admission
 from .attachments import Attachments
 from .introspection import Introspection
@@ -85,6 +85,7 @@ class ClusterNode:
         self._locked: SavedState | None = None  # of a manager that waits for its unlock key
         self._changing = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._rng = random.SystemRandom()
         self.error = ""
         self.introspection = Introspection(lambda: self._membership, lambda: str(self.local_state))
@@ -159,6 +160,7 @@ class ClusterNode:
     async def start(self) -> None:
         """Take up the membership that the state folder tells of, if any. The parts start on their own."""
         self.introspection.lag.start()
+        self._looking = asyncio.create_task(self._look_for_moves(), name="whereabouts")
         state = await asyncio.to_thread(self._folder.load)
         if state is None:
             return
@@ -205,11 +207,41 @@ class ClusterNode:
     async def stop(self) -> None:
         """Stop the agent's parts; containers go on running."""
         self.introspection.lag.stop()
+        for task in (self._looking, self._starting):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._membership is not None:
+            await self._membership.stop()
+
+    async def _look_for_moves(self) -> None:
+        """Go on at another address when the one that this node advertises is no longer this host's."""
+        last, times = "", 0
+        while True:
+            await asyncio.sleep(whereabouts.LOOK)
+            membership = self._membership
+            address = await whereabouts.new_address(membership.state, self._engine) if membership is not None else ""
+            last, times = address, times + 1 if address == last else 1
+            if not address or times < whereabouts.SURE:
+                continue
+            times = 0
+            try:
+                async with self._changing:
+                    if self._membership is membership and membership is not None:
+                        await self._move(membership, address)
+            except Exception:  # this look must not be the last one
+                log.exception("this node could not go on at its new address %s", address)
+
+    async def _move(self, membership: Membership, address: str) -> None:
+        state = whereabouts.moved(membership.state, address)
+        log.warning("this host's address is no longer %s; going on as %s", membership.state.advertise, address)
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
-        if self._membership is not None:
-            await self._membership.stop()
+        await membership.stop()
+        await asyncio.to_thread(self._folder.save, state)
+        self.error = ""
+        await self._take_up(state, membership.certificates.keys.lock)
 
     async def init(self, request: InitRequest) -> str:
         """Found a cluster with this host as its first manager; returns the node id.
@@ -228,7 +260,7 @@ class ClusterNode:
                 spec = replace(spec, encryption_config=EncryptionConfig(auto_lock_managers=True))
             unlock_key = cluster_control.next_unlock_key(spec.encryption_config.auto_lock_managers, self._rng)
             lock = locking.parse_unlock_key(unlock_key)
-            where = await self._resolve(request.listen_addr, request.advertise_addr, request.data_path_addr)
+            where = await self._resolve(request)
             node_id, cluster_id = new_id(self._rng), new_id(self._rng)
             now = datetime.datetime.now(datetime.UTC)
             brought = roots.checked_root(spec.ca_config, now)
@@ -237,18 +269,7 @@ class ClusterNode:
                 raise InvalidArgument("a cluster is founded with a CA certificate and its key, not with one alone")
             identity = Identity(node_id, "manager", cluster_id)
             certificate = await asyncio.to_thread(_first_certificate, root, identity, now)
-            state = SavedState(
-                node_id=node_id,
-                cluster_id=cluster_id,
-                role="manager",
-                listen=where.listen,
-                listen_port=where.listen_port,
-                advertise=where.advertise,
-                advertise_port=where.advertise_port,
-                data_path=where.data_path,
-                managers=[ManagerPeer(node_id, where.advertise_addr)],
-                raft_id=secrets.randbits(63) | 1,
-            )
+            state = _first_manager(where, node_id, cluster_id)
             await asyncio.to_thread(certificate.save, self._folder.certificates, lock)
             membership = self._member(state, certificate, lock)
             first = founding.found(
@@ -306,7 +327,7 @@ class ClusterNode:
             self._check_outside()
             head, view, parts = await asyncio.to_thread(backup.load, Path(request.path), secret)
             cluster = view.all(Cluster)[0]
-            where = await self._resolve(request.listen_addr, request.advertise_addr, request.data_path_addr)
+            where = await self._resolve(request)
             hostname = socket.gethostname()
             node_id = backup.identity_for(view, hostname, new_id(self._rng))
             key = await asyncio.to_thread(authority.new_key)
@@ -314,18 +335,7 @@ class ClusterNode:
             now = datetime.datetime.now(datetime.UTC)
             cert = await sign(cluster, authority.new_signing_request(key), identity, now, tls.root_only_context)
             certificate = NodeCertificate(cluster.trust_bundle, cert, key)
-            state = SavedState(
-                node_id=node_id,
-                cluster_id=cluster.id,
-                role="manager",
-                listen=where.listen,
-                listen_port=where.listen_port,
-                advertise=where.advertise,
-                advertise_port=where.advertise_port,
-                data_path=where.data_path,
-                managers=[ManagerPeer(node_id, where.advertise_addr)],
-                raft_id=secrets.randbits(63) | 1,
-            )
+            state = _first_manager(where, node_id, cluster.id)
             lock = locking.parse_unlock_key(cluster.unlock_key)
             membership = self._member(state, certificate, lock)
             keys = membership.certificates.keys
@@ -359,17 +369,20 @@ class ClusterNode:
                 raise BadRequest("at least 1 RemoteAddr is required to join")
             availability = founding.check_availability(request.availability)
             remote = self._remote(request.remote_addrs[0])
-            where = await self._resolve_joining(request, remote)
+            where = await whereabouts.resolve_joining(
+                request.listen_addr,
+                request.advertise_addr,
+                request.data_path_addr,
+                remote,
+                self._engine,
+                self._settings.management_port,
+            )
             admission = await request_admission(remote, request.join_token, availability, socket.gethostname())
-            state = SavedState(
+            state = whereabouts.state_at(
+                where,
                 node_id=admission.node_id,
                 cluster_id=admission.cluster_id,
                 role=admission.role,
-                listen=where.listen,
-                listen_port=where.listen_port,
-                advertise=where.advertise,
-                advertise_port=where.advertise_port,
-                data_path=where.data_path,
                 managers=[ManagerPeer("", admission.manager)],
                 raft_id=secrets.randbits(63) | 1 if admission.role == "manager" else 0,
             )
@@ -455,17 +468,14 @@ class ClusterNode:
                 raise BadRequest(f"could not listen on {membership.state.listen}: {error.strerror or error}") from error
             raise ClusterError(f"this node could not become a member: {error}") from error
 
-    async def _resolve(self, listen: str, advertise: str, data_path: str) -> addresses.Resolved:
-        interfaces = await asyncio.to_thread(addresses.interfaces)
-        subnets = [ipaddress.ip_network(text, strict=False) for text in await self._engine.network_subnets()]
-        return addresses.resolve(listen, advertise, data_path, interfaces, subnets, self._settings.management_port)
-
-    async def _resolve_joining(self, request: JoinRequest, remote: str) -> addresses.Resolved:
-        """As Swarm does: a joining host without --advertise-addr uses the address that it reaches the manager from."""
-        advertise = request.advertise_addr
-        if not advertise:
-            advertise = await asyncio.to_thread(_source_address, remote)
-        return await self._resolve(request.listen_addr, advertise, request.data_path_addr)
+    async def _resolve(self, request: InitRequest | RestoreRequest) -> Resolved:
+        return await whereabouts.resolve(
+            request.listen_addr,
+            request.advertise_addr,
+            request.data_path_addr,
+            self._engine,
+            self._settings.management_port,
+        )
 
     def _remote(self, text: str) -> str:
         try:
@@ -475,22 +485,22 @@ class ClusterNode:
         return addresses.join_host_port(host, port)
 
 
+def _first_manager(where: Resolved, node_id: str, cluster_id: str) -> SavedState:
+    """What the only manager of a cluster remembers."""
+    return whereabouts.state_at(
+        where,
+        node_id=node_id,
+        cluster_id=cluster_id,
+        role="manager",
+        managers=[ManagerPeer(node_id, where.advertise_addr)],
+        raft_id=secrets.randbits(63) | 1,
+    )
+
+
 def _first_certificate(root: Authority, identity: Identity, now: datetime.datetime) -> NodeCertificate:
     key = authority.new_key()
     cert = root.issue(authority.new_signing_request(key), identity, now, datetime.timedelta(days=90))
     return NodeCertificate(root.cert, cert, key)
-
-
-def _source_address(remote: str) -> str:
-    """The address of ours that packets to the remote leave from, or nothing when there is no way there."""
-    host, port = addresses.split_host_port(remote)
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(target)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""
 
 
 def _leave_warning(manager: ManagerRole) -> str:

@@ -266,6 +266,14 @@ class DataPlane:
                     return member.state.live
         return None
 
+    def address_of(self, node_id: str) -> str:
+        """Where gossip last heard of a node, "" when it has not."""
+        if self._parts is not None:
+            for member in self._parts.gossip.members():
+                if member.id == node_id:
+                    return member.host
+        return ""
+
     # --- tables ------------------------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:

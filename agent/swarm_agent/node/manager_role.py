@@ -126,7 +126,9 @@ class ManagerRole:
         """host:port of the leader's management plane, empty when unknown."""
         if self._raft is None or not self._raft.leader_id:
             return ""
-        return self._address_of(self._raft.leader_id)
+        if self._raft.leader_id == self._state.raft_id:
+            return self._state.advertise_addr  # the log may still have the address from before a move
+        return self.transport.address_of(self._raft.leader_id)
 
     def _address_of(self, member_id: int) -> str:
         member = self._raft.membership.get(member_id) if self._raft is not None else None
@@ -191,6 +193,12 @@ class ManagerRole:
     def is_member(self) -> bool:
         """True when this node's raft has a log with itself in it: it needs not join again."""
         return self.raft.membership.get(self._state.raft_id) is not None
+
+    @property
+    def has_moved(self) -> bool:
+        """True while the members know this manager under another address than it has."""
+        member = self.raft.membership.get(self._state.raft_id)
+        return member is not None and member.address != self._state.advertise_addr
 
     def is_raft_member(self, node_id: str) -> bool:
         """Whether raft counts the node among its members."""

@@ -4,6 +4,7 @@
 |---|---|
 | GET /v1/raft | WebSocket: raft messages to this member |
 | POST /v1/raft/join | leader: make the caller a raft member, first as learner, then with a vote |
+| POST /v1/raft/move | leader: the caller, a member, can be reached at another address from now on |
 | POST /v1/raft/leave | leader: take the caller out of raft before it leaves the cluster |
 | GET /v1/engine/NODE | leader: WebSocket: a byte stream to the engine of a node (streams.py) |
 | POST /v1/api | leader: a request to the cluster's API that came in at a follower |
@@ -27,6 +28,7 @@ from swarm_agent.raft.driver import RaftNode
 from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 
+from .addresses import split_host_port
 from .peers import MAX_MESSAGE, PeerTransport
 from .streams import StreamBroker, Teller
 
@@ -40,7 +42,7 @@ ApiHandler = Callable[[bytes], Awaitable[bytes]]
 
 
 class RaftJoin(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of POST /v1/raft/join."""
+    """Body of POST /v1/raft/join and /v1/raft/move."""
 
     raft_id: int
     address: str  # host:port of the caller's management plane
@@ -84,6 +86,7 @@ class ManagerRoutes:
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/v1/raft", self._raft)
         router.add_post("/v1/raft/join", self._join)
+        router.add_post("/v1/raft/move", self._move)
         router.add_post("/v1/raft/leave", self._leave)
         router.add_get("/v1/engine/{node}", self._engine)
         router.add_post("/v1/api", self._api)
@@ -117,10 +120,7 @@ class ManagerRoutes:
     async def _join(self, request: web.Request) -> web.Response:
         identity = self._manager_only(request)
         self._lead()
-        try:
-            asked = msgspec.json.decode(await request.read(), type=RaftJoin)
-        except msgspec.MsgspecError as error:
-            raise InvalidArgument(f"the request to join raft cannot be read: {error}") from None
+        asked = _decode_join(await request.read())
         raft = self._manager.raft
         member = raft.membership.get(asked.raft_id)
         if member is None:
@@ -133,6 +133,19 @@ class ManagerRoutes:
         if member is not None and not member.voter:
             await raft.promote(asked.raft_id, CATCH_UP_TIMEOUT)
         log.info("node %s is raft member %x at %s", identity.node_id, asked.raft_id, asked.address)
+        return web.json_response({})
+
+    async def _move(self, request: web.Request) -> web.Response:
+        identity = self._manager_only(request)
+        self._lead()
+        asked = _decode_join(await request.read())
+        raft, node = self._manager.raft, self._manager.store.view().get(Node, identity.node_id)
+        member = raft.membership.get(asked.raft_id)
+        if node is None or member is None or node.raft_id != asked.raft_id:
+            raise FailedPrecondition(f"node {identity.node_id} is not raft member {asked.raft_id:x}")
+        if member.address != asked.address:
+            await raft.set_address(asked.raft_id, asked.address)
+            log.info("node %s moved from %s to %s", node.id, member.address, asked.address)
         return web.json_response({})
 
     async def _leave(self, request: web.Request) -> web.Response:
@@ -152,6 +165,15 @@ class ManagerRoutes:
         if self._manager.api is None:
             raise ClusterError("this manager does not serve the cluster's API yet")
         return web.Response(body=await self._manager.api(await request.read()), content_type="application/octet-stream")
+
+
+def _decode_join(body: bytes) -> RaftJoin:
+    try:
+        asked = msgspec.json.decode(body, type=RaftJoin)
+        split_host_port(asked.address)
+    except ValueError as error:  # msgspec's errors are ValueErrors
+        raise InvalidArgument(f"the request of a raft member cannot be read: {error}") from None
+    return asked
 
 
 def _set_raft_id(tx: Tx, node_id: str, raft_id: int) -> None:

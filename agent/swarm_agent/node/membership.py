@@ -5,7 +5,7 @@ and network with the first Welcome. A worker whose managers are all away still d
 
 The role follows the node object that comes with Welcome: a promoted node gets a manager's certificate, starts its
 manager role and joins raft; a demoted one is taken out of raft by the leader first, then stops the role and becomes a
-worker by its certificate too.
+worker by its certificate too. A manager that came up at another address has the leader tell the others.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Membership:
             on_assignments=self._assigned,
             on_state=self._session_changed,
             on_stream=self.streams.wanted,
+            address_of=self.data_plane.address_of,
             rng=self._rng,
         )
         self.worker = Worker(
@@ -146,9 +147,11 @@ class Membership:
 
     async def join_raft(self) -> None:
         """Become a raft member: returns when this manager has the log and may vote."""
-        request = RaftJoin(raft_id=self.state.raft_id, address=self.state.advertise_addr)
-        await self.leader.post("/v1/raft/join", msgspec.json.encode(request))
+        await self.leader.post("/v1/raft/join", self._as_raft_member())
         self._joined_raft = True
+
+    def _as_raft_member(self) -> bytes:
+        return msgspec.json.encode(RaftJoin(raft_id=self.state.raft_id, address=self.state.advertise_addr))
 
     async def leave_raft(self) -> None:
         """Have the leader take this manager out of raft; returns when done. Raises ClusterError, TimeoutError."""
@@ -273,6 +276,8 @@ class Membership:
                 await self._become_manager()
             if not self._joined_raft:
                 await self.join_raft()
+            elif self.manager is not None and self.manager.has_moved:
+                await self.leader.post("/v1/raft/move", self._as_raft_member())
         elif not node.raft_id:
             if self.manager is not None:
                 await self._become_worker()

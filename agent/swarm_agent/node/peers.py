@@ -30,14 +30,16 @@ MAX_MESSAGE = 8 * 1024 * 1024  # bytes of one raft message: entries of one appen
 class PeerTransport:
     """Carries messages to the other managers. `address_of(member)` is the peer's host:port, "" when unknown.
 
-    Who connects says its own id and address: a joining member has no log yet to know its peers from.
+    Who connects says its own id and address: a joining member has no log yet to know its peers from, and the log of
+    others does not know where a member is that has moved.
     """
 
     def __init__(
         self, own_id: int, own_address: str, address_of: Callable[[int], str], context: Callable[[], ssl.SSLContext]
     ) -> None:
         self._introduction = {"member": f"{own_id:x}", "address": own_address}
-        self._heard: dict[int, str] = {}
+        # member → (what it said of itself, what the log had of it then)
+        self._heard: dict[int, tuple[str, str]] = {}
         self._address_of = address_of
         self._context = context
         self._peers: dict[int, _Peer] = {}
@@ -65,11 +67,18 @@ class PeerTransport:
             await self._http.close()
 
     def introduced(self, member: int, address: str) -> None:
-        """A peer connected and said where it can be reached."""
-        self._heard[member] = address
+        """A peer connected and said where it can be reached: the newest word of a member that joins or that moved, and
+        good until the log has another address of it. Without this one that moved could not help to elect the leader
+        who writes its new address into the log.
+        """
+        if address:
+            self._heard[member] = (address, self._address_of(member))
 
     def address_of(self, member: int) -> str:
-        return self._address_of(member) or self._heard.get(member, "")
+        """host:port of a member, "" when it is not known."""
+        told = self._address_of(member)
+        address, before = self._heard.get(member, ("", ""))
+        return address if address and told == before else told
 
     async def connect(self, address: str) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket to the manager at that address. Raises aiohttp.ClientError, OSError, TimeoutError."""

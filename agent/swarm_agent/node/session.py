@@ -35,6 +35,7 @@ from swarm_agent.model.session import (
 )
 from swarm_agent.pki.authority import identity_of_der
 
+from .addresses import join_host_port, split_host_port
 from .management import MAX_MESSAGE
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ PING_INTERVAL = 3.0
 
 class SessionClient:
     """Runs the session. Callbacks are called in the loop: `on_welcome`, `on_assignments`, `on_state(connected)`,
-    `on_stream(message, host:port of the leader)`."""
+    `on_stream(message, host:port of the leader)`. `address_of(node)`: where gossip knows a node to be, or ""."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class SessionClient:
         on_assignments: Callable[[Assignments], None],
         on_state: Callable[[bool], None],
         on_stream: Callable[[OpenStream, str], None],
+        address_of: Callable[[str], str],
         rng: random.Random,
     ) -> None:
         self._advertise = advertise
@@ -71,6 +73,7 @@ class SessionClient:
         self._on_assignments = on_assignments
         self._on_state = on_state
         self._on_stream = on_stream
+        self._address_of = address_of
         self._rng = rng
         self._latest: dict[str, TaskStatus] = {}
         self._unsent: set[str] = set()
@@ -131,10 +134,21 @@ class SessionClient:
     def _candidates(self) -> list[str]:
         addresses = [peer.addr for peer in self._managers]
         self._rng.shuffle(addresses)
+        addresses += self._moved()
         if self._preferred:
             addresses = [self._preferred, *(a for a in addresses if a != self._preferred)]
             self._preferred = ""
         return addresses
+
+    def _moved(self) -> list[str]:
+        """Managers that gossip knows at another address than the leader told."""
+        found = []
+        for peer in self._managers:
+            host, port = split_host_port(peer.addr)
+            now = self._address_of(peer.node_id)
+            if now and now != host:
+                found.append(join_host_port(now, port))
+        return found
 
     async def _attempt(self, address: str) -> bool:
         """One session; True when it was established and has ended."""

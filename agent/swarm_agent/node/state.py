@@ -30,6 +30,9 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     data_path: str
     managers: list[ManagerPeer]
     raft_id: int = 0
+    # The advertised address was one of this host's when it was chosen, so it changes when the host's does. One that
+    # was not (of a NAT in front, for one) stays what the user said.
+    advertise_own: bool = False
 
     @property
     def advertise_addr(self) -> str:

@@ -24,9 +24,7 @@ import contextlib
 import logging
 import os
 import random
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from swarm_agent.model.errors import NoLeader
@@ -57,7 +55,8 @@ from .settings import Settings, Status, status_of
 from .snapshotting import SnapshotWork, StateMachine
 from .storage import Loaded, Storage
 from .waiting import Waiting
-from .wal import Batch
+from .worker import Worker
+from .writing import Writer
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +72,9 @@ class Transport(Protocol):
 
 class RaftNode:
     """One member. Make it with `RaftNode.start`."""
+
+    WORKER = Worker
+    """What makes its threads; simulations have others."""
 
     def __init__(
         self,
@@ -101,18 +103,15 @@ class RaftNode:
         )
         self.error: FatalError | None = None
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
-        self._files = ThreadPoolExecutor(1, thread_name_prefix="raft-snapshots")
+        self._disk = self.WORKER("raft-disk")
+        self._files = self.WORKER("raft-snapshots")
+        self._writer = Writer(self._disk, storage, self._on_written, self._failed)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._pumping = False
         self._leader_seen = NOBODY
         self._changed = asyncio.Event()
-        # Readys whose writes have not begun, and since when the present write has been running (0: none).
-        self._queue: deque[Ready] = deque()
-        self._writer: asyncio.Task[None] | None = None
-        self._writing_since = 0.0
         self._waiting = Waiting(self._loop)
         # Ids of reads are never used again, not by the next incarnation either: old answers may still be under way.
         self._read_id = rng.getrandbits(60)
@@ -182,12 +181,11 @@ class RaftNode:
         self._shut()
         tasks = tuple(task for task in self._tasks if task is not asyncio.current_task())
         for task in tasks:
-            if task is not self._writer:
-                task.cancel()
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # What already runs in a thread cannot be cancelled; files are closed and unlocked only after it.
-        await asyncio.to_thread(self._disk.shutdown)
-        await asyncio.to_thread(self._files.shutdown)
+        await self._disk.stop()
+        await self._files.stop()
         self._storage.close()
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -379,17 +377,10 @@ class RaftNode:
         self._schedule_tick()
         self._snapshots.tick()
         self._changed.set()
-        if self._writing_since and self._loop.time() - self._writing_since > self.settings.stall:
-            self._on_stall()
-        self.input(self._core.tick)
-
-    def _on_stall(self) -> None:
-        if self._core.leadership is not None:
-            log.error(
-                "a write to the raft log has been hanging for %.0f s; giving up leadership",
-                self._loop.time() - self._writing_since,
-            )
+        if self._writer.hanging > self.settings.stall and self._core.leadership is not None:
+            log.error("a write to the raft log has hung for %.0f s; giving up leadership", self._writer.hanging)
             self._core.become_follower(self._core.term, NOBODY)
+        self.input(self._core.tick)
 
     def input(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call the core and carry out what it then asks for. A FatalError stops the node and does not come out here."""
@@ -433,10 +424,8 @@ class RaftNode:
     def _carry_out(self, ready: Ready) -> None:
         for message in ready.messages:
             self.send(message)
-        if ready.persists or self._queue or self._writing_since:
-            self._queue.append(ready)
-            if self._writer is None:
-                self._writer = self.spawn(self._write(), "raft-writer")
+        if ready.persists or not self._writer.idle:
+            self._writer.add(ready)
         else:
             self._written(ready)
         if ready.snapshot is not None:
@@ -456,34 +445,17 @@ class RaftNode:
             self._snapshots.on_reply(reply)
         self._snapshots.on_chunks(ready.chunks)
 
-    async def _write(self) -> None:
-        try:
-            while self._queue and not self._stopping:
-                readys = tuple(self._queue)
-                self._queue.clear()
-                await self._write_batches(
-                    [
-                        Batch(ready.hard_state, ready.snapshot, tuple(ready.entries))
-                        for ready in readys
-                        if ready.persists
-                    ]
-                )
-                if self._stopping:
-                    return
-                for ready in readys:
-                    self._written(ready)
-                self._pump()
-        finally:
-            self._writer = None
-
-    async def _write_batches(self, batches: list[Batch]) -> None:
-        if not batches:
+    def _on_written(self, readys: Sequence[Ready]) -> None:
+        """These are on disk."""
+        if self._stopping:
             return
-        self._writing_since = self._loop.time()
         try:
-            await self.on_disk(lambda: self._storage.write(batches))
-        finally:
-            self._writing_since = 0.0
+            for ready in readys:
+                self._written(ready)
+        except FatalError as error:
+            self._die(error)
+        else:
+            self._pump()
 
     def _written(self, ready: Ready) -> None:
         for message in ready.after_persist:
@@ -529,11 +501,11 @@ class RaftNode:
 
     def on_disk(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Run in the thread that writes the log, in order with its writes."""
-        return self._loop.run_in_executor(self._disk, call)
+        return self._disk.run(call)
 
     def on_files(self, call: Callable[[], R]) -> asyncio.Future[R]:
         """Run in the thread for snapshots, which may take long: writes of the log do not wait for it."""
-        return self._loop.run_in_executor(self._files, call)
+        return self._files.run(call)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task. If it fails the node stops: nothing that runs here may fail and leave the rest going."""
@@ -547,11 +519,15 @@ class RaftNode:
         if task.cancelled():
             return
         error = task.exception()
-        if isinstance(error, FatalError):
-            self._die(error)
-        elif error is not None:
-            log.error("task %s of raft member %x failed", task.get_name(), self.id, exc_info=error)
-            self._die(InvariantBroken(f"raft: {task.get_name()} failed: {error!r}"))
+        if error is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """Something that must not fail did."""
+        if not isinstance(error, FatalError):
+            log.error("a part of raft member %x failed", self.id, exc_info=error)
+            error = InvariantBroken(f"raft: a part failed: {error!r}")
+        self._die(error)
 
     async def _change_or(self, seconds: float) -> None:
         """Return at the next tick or change of leader, at the latest after some seconds."""
@@ -574,11 +550,8 @@ class RaftNode:
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
+        self._writer.stop()
         self._waiting.leadership_lost()
         self._changed.set()
         if self._listeners.leads:
             self._listeners.tell_leadership(False)
-
-
-def _batch(ready: Ready) -> Batch:
-    return Batch(ready.hard_state, ready.snapshot, tuple(ready.entries))

@@ -45,6 +45,7 @@ async def one_manager(stage: Stage, record: Record) -> None:
         overlay,
         name_on_another_host,
         hundred_services,
+        thousand_services,
         rates_of_one,
         lost_host,
         cut_link,
@@ -245,6 +246,27 @@ async def hundred_services(stage: Stage, record: Record) -> None:
 
     await until(none_left)
     record(f"{MANY} services of 1 removed, containers gone", now() - started)
+
+
+async def thousand_services(stage: Stage, record: Record) -> None:
+    """Reads with a thousand services and a thousand tasks, which wait for a host that there is not."""
+    names = [f"waits{number}" for number in range(1000)]
+    nowhere = {"Constraints": ["node.labels.nowhere==true"]}
+    for name in names:
+        wanted = spec(name, 1)
+        wanted["TaskTemplate"]["Placement"] = nowhere
+        await stage.first.post("/services/create", wanted)
+
+    async def all_wait() -> bool:
+        found = await stage.first.get("/tasks")
+        return sum(task["Status"]["State"] == "pending" for task in found) == len(names)
+
+    await until(all_wait)
+    await asyncio.sleep(1)
+    socket = stage.hosts[0].socket(stage.system.socket)
+    for path in ("/services", "/services?status=true", "/tasks", "/nodes", "/info"):
+        record(f"GET {path} at 1000 services", await rate.latency(socket, path))
+    await rate.remove_all(socket, names)
 
 
 async def any_containers(stage: Stage) -> bool:

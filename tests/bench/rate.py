@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import statistics
 import time
 from pathlib import Path
 
@@ -29,6 +30,23 @@ async def creates_per_second(socket: Path, prefix: str, clients: int, total: int
 async def remove_all(socket: Path, names: list[str], clients: int = 8) -> float:
     """Removes the services; the rate."""
     return await _rate(socket, clients, [_request("DELETE", f"/services/{name}") for name in names], b"200")
+
+
+async def latency(socket: Path, path: str, samples: int = 30) -> float:
+    """Median time until the last byte of an answer, in milliseconds, which nobody decodes: long lists would cost the
+    client more than the server.
+    """
+    taken = []
+    for _ in range(samples):
+        started = time.perf_counter()
+        reader, writer = await asyncio.open_unix_connection(str(socket), limit=1 << 20)
+        writer.write(f"GET {VERSION}{path} HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        taken.append(1000 * (time.perf_counter() - started))
+        if answer[9:12] != b"200":
+            raise RuntimeError(f"refused: {answer[:500]!r}")
+    return statistics.median(taken)
 
 
 def _request(method: str, path: str, body: object = None) -> bytes:

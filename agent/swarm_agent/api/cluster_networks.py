@@ -11,9 +11,11 @@ from typing import Any
 from swarm_agent.manager.control import networks as control
 from swarm_agent.model import times
 from swarm_agent.model.errors import BadRequest
-from swarm_agent.model.objects import Network
+from swarm_agent.model.objects import Network, Node, Service, Task
 from swarm_agent.model.requests import NetworkCreateRequest
+from swarm_agent.model.states import TaskState
 from swarm_agent.store.tx import Tx
+from swarm_agent.store.view import Reader
 
 from .context import Context
 from .filters import has_labels, parse_filters
@@ -57,6 +59,56 @@ def resource(network: Network, version: ApiVersion) -> dict[str, Any]:
         "Options": {**declared, **state.options} or None,
         "Labels": spec.labels or None,
     }
+
+
+def peers(network: Network, view: Reader) -> list[dict[str, str]]:
+    """The hosts that have the network, which is those with an address of their own on it."""
+    return [{"Name": node.id[:12], "IP": node.status.addr} for node in view.all(Node) if network.id in node.attachments]
+
+
+def services(network: Network, view: Reader) -> dict[str, Any]:
+    """What `docker network inspect --verbose` shows: the network's services with their running tasks."""
+    found = {service.id: service for service in view.find(Service, network_id=network.id)}
+    if network.spec.ingress:
+        found = {service.id: service for service in view.all(Service) if _vip(network, service)}
+    return {service.spec.name: _service(network, service, view) for service in found.values()}
+
+
+def _vip(network: Network, service: Service) -> str:
+    return next((_bare(vip.addr) for vip in service.endpoint.virtual_ips if vip.network_id == network.id), "")
+
+
+def _service(network: Network, service: Service, view: Reader) -> dict[str, Any]:
+    ports = [port for port in service.endpoint.ports if network.spec.ingress and port.publish_mode == "ingress"]
+    return {
+        "VIP": _vip(network, service) or "<nil>",
+        "Ports": [f"Target: {port.target_port}, Publish: {port.published_port}" for port in ports],
+        "LocalLBIndex": 0,
+        "Tasks": [
+            task
+            for item in view.find(Task, service_id=service.id)
+            if item.status.state is TaskState.RUNNING
+            for task in _endpoints(network, item, view)
+        ],
+    }
+
+
+def _endpoints(network: Network, task: Task, view: Reader) -> list[dict[str, Any]]:
+    node = view.get(Node, task.node_id)
+    addresses = [item.addresses[0] for item in task.networks_attachments if item.network.id == network.id]
+    return [
+        {
+            "Name": task.name,
+            "EndpointID": task.id,
+            "EndpointIP": _bare(address),
+            "Info": {"Host IP": node.status.addr if node is not None else ""},
+        }
+        for address in addresses
+    ]
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
 
 
 def _pool(subnet: str, ip_range: str, gateway: str) -> dict[str, str]:

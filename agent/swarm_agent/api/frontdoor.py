@@ -86,7 +86,7 @@ class FrontDoor:
                 return False
             target = urlsplit(head.target)
             asked, path = split_version(decode_path(target.path))
-            if not self._api.owns(head.method, path):
+            if not self._api.owns(head.method, path, target.query):
                 place = await self._api.remote.place(head.method, path)
                 if place is None:
                     engine = self._api.engine.socket

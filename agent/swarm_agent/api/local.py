@@ -22,7 +22,7 @@ from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest,
 from swarm_agent.model.specs import ServiceSpec
 from swarm_agent.network.names import NETWORK_LABEL
 
-from . import events, logs
+from . import containers, events, logs
 from .cluster import ClusterApi
 from .cluster_networks import PRUNE_FILTERS
 from .context import read_json
@@ -49,6 +49,7 @@ _LOCAL = {
     ("HEAD", "/_ping"): "ping",
     ("GET", "/version"): "version",
     ("GET", "/info"): "info",
+    ("GET", "/containers/json"): "container_list",
     ("POST", "/swarm/init"): "init",
     ("POST", "/swarm/join"): "join",
     ("POST", "/swarm/leave"): "leave",
@@ -84,8 +85,10 @@ class LocalApi:
         self.remote = RemoteContainers(node, engine)
         self.engine_info = EngineInfo(engine)
 
-    def owns(self, method: str, path: str) -> bool:
+    def owns(self, method: str, path: str, query: str = "") -> bool:
         """True for calls to answer here; all others are the engine's. `path` is without the version prefix."""
+        if path == "/containers/json" and containers.FILTER not in query:
+            return False
         return self._handler(method, path) is not None or match(method, path) is not None
 
     def _handler(self, method: str, path: str) -> tuple[str, str] | None:
@@ -211,6 +214,9 @@ class LocalApi:
         return Response(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     # --- networks ----------------------------------------------------------------------------------------------------
+
+    async def _container_list(self, request: Request) -> Response:
+        return await containers.list_containers(request, self.engine)
 
     async def _container_create(self, request: Request) -> Response:
         return await self._containers.create(request)

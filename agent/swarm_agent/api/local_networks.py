@@ -20,7 +20,7 @@ from swarm_agent.model.requests import NetworkCreateRequest
 from swarm_agent.network.names import NETWORK_LABEL
 from swarm_agent.store.view import View
 
-from .cluster_networks import resource
+from .cluster_networks import peers, resource, services
 from .context import read_json
 from .control_protocol import NodeControl
 from .engine import EngineClient
@@ -75,7 +75,13 @@ class LocalNetworks:
             return json_response(_as_overlay(msgspec.json.decode(reply.body))) if reply.status == 200 else reply
         assert found.cluster is not None
         shown = resource(found.cluster, request.version)
-        return json_response({**shown, "Containers": await self._containers(request, found.cluster)})
+        containers = await self._containers(request, found.cluster)
+        view = self._node.manager().store.view()
+        if containers is not None:  # this host is on it
+            shown["Peers"] = peers(found.cluster, view)
+        if request.flag("verbose"):
+            shown["Services"] = services(found.cluster, view)
+        return json_response({**shown, "Containers": containers})
 
     async def create(self, request: Request) -> Response | None:
         """The engine's answer for a network of this host; None when the network is the cluster's to create."""

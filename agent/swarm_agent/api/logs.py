@@ -12,8 +12,10 @@ the client where the line came from. A log of a terminal has no frames, and its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from socket import socket
@@ -48,7 +50,9 @@ ConnectEngine = Callable[[str], Awaitable[socket]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the client wants of the log. `tail` is "all" or a number, `since` seconds since the epoch or empty."""
+    """What the client wants of the log. `tail` is "all" or a number, `since` and `until` seconds since the epoch or
+    empty. Swarm has no `until`; it is here as in logs of a container.
+    """
 
     stdout: bool
     stderr: bool
@@ -57,6 +61,7 @@ class Options:
     details: bool
     tail: str
     since: str
+    until: str = ""
 
 
 def read_options(request: Request) -> Options:
@@ -69,9 +74,10 @@ def read_options(request: Request) -> Options:
             raise ClusterError('tail value must be a positive integer or "all"')
         if int(tail) < 0:
             raise ClusterError("negative tail values not supported")
-    since = request.query.get("since", "")
-    if since and _TIME.fullmatch(since) is None:
-        raise ClusterError(f'strconv.ParseInt: parsing "{since.partition(".")[0]}": invalid syntax')
+    since, until = request.query.get("since", ""), request.query.get("until", "")
+    for moment in (since, until):
+        if moment and _TIME.fullmatch(moment) is None:
+            raise ClusterError(f'strconv.ParseInt: parsing "{moment.partition(".")[0]}": invalid syntax')
     return Options(
         stdout=request.flag("stdout"),
         stderr=request.flag("stderr"),
@@ -80,6 +86,7 @@ def read_options(request: Request) -> Options:
         details=request.flag("details"),
         tail=tail,
         since=since,
+        until=until if until.strip("0.") else "",  # 0 is no moment, as in the engine
     )
 
 
@@ -192,10 +199,12 @@ class _Logs:
     async def _run(self) -> None:
         try:
             self._start_readers(later=False)
-            while self._options.follow and not self._is_over():
-                await self._changed.wait()
-                self._changed.clear()
-                self._start_readers(later=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience()):
+                    while self._options.follow and not self._is_over():
+                        await self._changed.wait()
+                        self._changed.clear()
+                        self._start_readers(later=True)
             await asyncio.gather(*self._readers.values())
             if self._reasons and not self._options.follow:
                 await self._put(SYSTEM, incomplete(self._reasons))
@@ -203,6 +212,10 @@ class _Logs:
             log.exception("reading logs failed")
         finally:
             await self._queue.put(None)
+
+    def _patience(self) -> float | None:
+        """Seconds for which tasks may yet appear that have something to say; None: for ever."""
+        return max(float(self._options.until) - time.time(), 0) if self._options.until else None
 
     def _selected(self, view: Reader) -> list[Task]:
         if self._service_id:
@@ -289,6 +302,8 @@ class _Reader:
         }
         if self._since:
             query["since"] = self._since
+        if options.until:
+            query["until"] = options.until
         engine = EngineClient(f"node {self._task.node_id}", connect=lambda: connect(self._task.node_id))
         try:
             async with engine.stream(f"/containers/{status.container_id}/logs", query) as body:

@@ -396,7 +396,7 @@ class AllocatorCore:
             if str(shortage) in ("", task.status.err):
                 return None
             return replace(task, status=replace(task.status, timestamp=stamp, err=str(shortage)))
-        endpoint = service.endpoint if service is not None and service.endpoint != Endpoint() else None
+        endpoint = _endpoint_of(service) if service is not None else None
         status = TaskStatus(timestamp=stamp, state=TaskState.PENDING, message=PENDING)
         return replace(task, networks_attachments=attachments, endpoint=endpoint, status=status)
 
@@ -447,6 +447,14 @@ class AllocatorCore:
                 continue
             attachments[network_id] = pool.text(number)
         return replace(node, attachments=attachments) if attachments != node.attachments else None
+
+
+def _endpoint_of(service: Service) -> Endpoint | None:
+    """What a task keeps of its service's endpoint; a mode other than `vip` is kept also without ports."""
+    if service.endpoint != Endpoint():
+        return service.endpoint
+    declared = service.spec.endpoint_spec
+    return Endpoint(spec=declared) if declared is not None and declared.mode == "dnsrr" else None
 
 
 def _yields(service: Service, other: Service, port: tuple[str, int]) -> bool:

@@ -260,6 +260,8 @@ class HttpEngine:
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     events: asyncio.Queue[dict[str, Any] | None] = field(default_factory=asyncio.Queue)
     listeners: int = 0
+    api_version: str = ENGINE_HEADERS["Api-Version"]
+    containers: list[dict[str, Any]] = field(default_factory=list)
     unused: list[str] = field(default_factory=lambda: ["leftover"])  # networks that it would prune
 
     def __post_init__(self) -> None:
@@ -277,9 +279,11 @@ class HttpEngine:
         if path == "/events":
             return await self._tell(request)
         if path == "/_ping":
-            return web.Response(text="OK", headers={**ENGINE_HEADERS, "Builder-Version": "1"})
+            headers = {**ENGINE_HEADERS, "Api-Version": self.api_version, "Builder-Version": "1"}
+            return web.Response(text="OK", headers=headers)
         try:
-            return web.json_response(await self._answer(request, path), headers=ENGINE_HEADERS)
+            headers = {**ENGINE_HEADERS, "Api-Version": self.api_version}
+            return web.json_response(await self._answer(request, path), headers=headers)
         except LookupError as missing:
             return web.json_response({"message": str(missing.args[0])}, status=404, headers=ENGINE_HEADERS)
         except (ValueError, TypeError) as error:  # the engine refuses what it cannot read
@@ -302,6 +306,8 @@ class HttpEngine:
     async def _answer(self, request: web.Request, path: str) -> Any:
         if path == "/networks":
             return self.networks
+        if path == "/containers/json" and self.containers:
+            return self.containers
         if path == "/networks/create":
             return {"Id": self.add((await request.json())["Name"]), "Warning": ""}
         if path == "/networks/prune":

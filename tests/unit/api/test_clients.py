@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import socket
@@ -15,8 +16,9 @@ from typing import Any, TypeVar
 import docker
 import docker.errors
 import pytest
+from aiohttp import web
 
-from tests.unit.api.kit import NODE_ID, Door, open_door
+from tests.unit.api.kit import NODE_ID, Door, HttpEngine, open_door
 
 ENGINE = Path("/run/docker.sock")
 T = TypeVar("T")
@@ -108,6 +110,34 @@ async def test_services(cli: Cli) -> None:
     assert "port '8080' is already in use by service 'web'" in await cli(*create, "-p", "8080:1", "alpine", code=1)
     assert "no such service: nope" in await cli("service", "inspect", "nope", code=1)
     assert await cli("service", "rm", "web") == "web"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_options_that_only_newer_engines_have(tmp_path: Path, program: str) -> None:
+    """The lab's engines speak 1.41, so the CLI refuses these there by itself."""
+    engine = HttpEngine(api_version="1.50")
+    runner = web.ServerRunner(web.Server(engine.handle), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "engine.sock")).start()
+    try:
+        async with open_door(tmp_path, tmp_path / "engine.sock") as door:
+            await door.call("POST", "/swarm/init", {})
+            cli = Cli(program, door.path)
+            if "--oom-score-adj" not in await cli("service", "create", "--help"):
+                pytest.skip(f"{program} is older than these options")
+            create = ("service", "create", "--detach", "--quiet", "--no-resolve-image", "--name", "web")
+            options = ("--oom-score-adj", "5", "--health-cmd", "x", "--health-start-interval", "3s")
+            await cli(*create, *options, "--mount", "type=tmpfs,target=/t", "alpine")
+            container = "{{json .Spec.TaskTemplate.ContainerSpec}}"
+            shown = json.loads(await cli("service", "inspect", "--format", container, "web"))
+            assert shown["OomScoreAdj"] == 5
+            assert shown["Healthcheck"] == {"Test": ["CMD-SHELL", "x"], "StartInterval": 3_000_000_000}
+            update = ("service", "update", "--detach", "--quiet", "--no-resolve-image")
+            await cli(*update, "--oom-score-adj", "6", "--health-start-interval", "3s", "web")
+            shown = json.loads(await cli("service", "inspect", "--format", container, "web"))
+            assert shown["OomScoreAdj"] == 6 and shown["Healthcheck"]["StartInterval"] == 3_000_000_000
+    finally:
+        await runner.cleanup()
 
 
 async def test_secrets_configs_and_networks(cli: Cli) -> None:

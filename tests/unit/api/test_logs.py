@@ -167,7 +167,7 @@ async def test_the_engine_is_asked_for_what_the_client_wants(world):
     door, first, _ = world
     await put(door, task_of(1, container="aa"))
     first.logs["aa"] = []
-    await get(door, "/services/web/logs?stderr=1&tail=5&since=1700000000.5")
+    await get(door, "/services/web/logs?stderr=1&tail=5&since=1700000000.5&until=1800000000")
     assert first.queries == [
         {
             "stdout": "0",
@@ -177,6 +177,7 @@ async def test_the_engine_is_asked_for_what_the_client_wants(world):
             "details": "1",
             "tail": "5",
             "since": "1700000000.5",
+            "until": "1800000000",
         }
     ]
 
@@ -188,6 +189,7 @@ async def test_the_engine_is_asked_for_what_the_client_wants(world):
         ("stdout=1&tail=many", 'tail value must be a positive integer or "all"'),
         ("stdout=1&tail=-3", "negative tail values not supported"),
         ("stdout=1&since=never", 'strconv.ParseInt: parsing "never": invalid syntax'),
+        ("stdout=1&until=never", 'strconv.ParseInt: parsing "never": invalid syntax'),
     ],
 )
 async def test_what_cannot_be_read_is_refused(world, query, text):
@@ -276,6 +278,14 @@ async def test_following_ends_with_the_service(world):
         first.more.put_nowait(None)
         async with asyncio.timeout(10):
             assert await reply.content.read() == b""
+
+
+async def test_following_ends_at_the_moment_until_which_was_asked_for(world):
+    door, first, _ = world
+    await put(door, task_of(1, container="aa"), task_of(2, OTHER))
+    first.logs["aa"] = [(1, "", "old\n")]
+    first.more.put_nowait(None)  # as the engine ends its stream
+    assert frames((await get(door, "/services/web/logs?stdout=1&follow=1&until=1700000000"))[2]) == [(1, "old\n")]
 
 
 async def test_a_broken_stream_goes_on_where_it_stopped(world, monkeypatch):

@@ -6,11 +6,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from swarm_agent.api.engine_info import KEPT, EngineInfo
 from swarm_agent.api.local import limit_version
 from swarm_agent.model.errors import NoLeader
+from swarm_agent.model.objects import (
+    Endpoint,
+    EndpointVirtualIP,
+    Network,
+    NetworkAttachment,
+    Service,
+    Task,
+    TaskStatus,
+)
+from swarm_agent.model.specs import NetworkAttachmentConfig, ServiceSpec, TaskSpec
+from swarm_agent.model.states import TaskState
 from swarm_agent.network.names import NETWORK_LABEL
 from tests.unit.api.kit import CLUSTER_ID, NODE_ID, Door, HttpEngine, make_node, open_door
 
@@ -344,3 +356,77 @@ async def test_a_prune_whose_filters_are_not_understood_removes_nothing(
     status, answer = await swarm.call("POST", f"/networks/prune?filters={quote(filters)}")
     assert status == 400 and answer["message"].startswith("invalid filter")
     assert not engine.seen
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "asked"),
+    [
+        ('filters={"is-task":["true"]}', ["task1", "task2"], "filters={}"),
+        ('filters={"is-task":{"false":true},"name":["x"]}', ["plain"], 'filters={"name":["x"]}'),
+        ('filters={"is-task":["true","false"]}', ["plain", "task1", "task2"], "filters={}"),
+        ('limit=1&filters={"is-task":["true"]}', ["task1"], "filters={}&all=1"),
+    ],
+)
+async def test_containers_of_tasks_are_told_from_others(
+    swarm: Door, engine: HttpEngine, query: str, names: list[str], asked: str
+) -> None:
+    engine.containers = [
+        {"Id": "plain", "Labels": {}},
+        {"Id": "task1", "Labels": {"com.docker.swarm.task.id": "x"}},
+        {"Id": "task2", "Labels": {"com.docker.swarm.task.id": "y"}},
+    ]
+    status, found = await swarm.call("GET", f"/v1.41/containers/json?{query}")
+    assert status == 200 and [item["Id"] for item in found] == names
+    assert engine.seen[-1] == ("GET", "/containers/json", asked)
+
+
+async def test_a_word_that_is_neither_true_nor_false_is_refused(swarm: Door) -> None:
+    status, answer = await swarm.call("GET", '/containers/json?filters={"is-task":["perhaps"]}')
+    assert (status, answer) == (400, {"message": "invalid filter 'is-task=[perhaps]'"})
+
+
+async def test_a_network_is_shown_with_its_services_tasks_and_hosts(swarm: Door, engine: HttpEngine) -> None:
+    _, made = await swarm.call("POST", "/networks/create", {"Name": "net", "Driver": "overlay"})
+    network = swarm.store.view().get(Network, made["Id"])
+    spec = ServiceSpec(name="web", task_template=TaskSpec(networks=[NetworkAttachmentConfig(target=made["Id"])]))
+    vip = EndpointVirtualIP(network_id=made["Id"], addr="10.0.1.2/24")
+    service = Service(id="service0", spec=spec, endpoint=Endpoint(virtual_ips=[vip]))
+    place = [NetworkAttachment(network=network, addresses=["10.0.1.3/24"])]
+    node = make_node(WORKER, "second")
+    tasks = [
+        Task(
+            id=f"task{number}",
+            service_id="service0",
+            service_name="web",
+            slot=number,
+            node_id=WORKER,
+            status=TaskStatus(state=state),
+            networks_attachments=place,
+        )
+        for number, state in ((1, TaskState.RUNNING), (2, TaskState.FAILED))
+    ]
+    node = msgspec.structs.replace(node, attachments={made["Id"]: "10.0.1.4/24"})
+    await swarm.store.update(lambda tx: [tx.create(item) for item in (node, service, *tasks)])
+    _, plain = await swarm.call("GET", "/networks/net")
+    assert "Services" not in plain and "Peers" not in plain
+    engine.add("net", labels={NETWORK_LABEL: made["Id"]})  # this host has it, too
+    _, shown = await swarm.call("GET", "/networks/net?verbose=true")
+    assert shown["Peers"] == [{"Name": WORKER[:12], "IP": "10.1.1.1"}]
+    assert shown["Services"] == {
+        "web": {
+            "VIP": "10.0.1.2",
+            "Ports": [],
+            "LocalLBIndex": 0,
+            "Tasks": [
+                {
+                    "Name": "web.1.task1",
+                    "EndpointID": "task1",
+                    "EndpointIP": "10.0.1.3",
+                    "Info": {"Host IP": "10.1.1.1"},
+                }
+            ],
+        }
+    }

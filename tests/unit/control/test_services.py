@@ -127,7 +127,7 @@ async def test_ports_that_do_not_meet_are_accepted(store: Store, first: Any, sec
 
 async def test_a_port_that_the_allocator_chose_is_taken_too(store: Store) -> None:
     service = await create(store, spec("one", **ports(0)))
-    declared = service.endpoint.spec.ports[0]
+    declared = service.spec.endpoint_spec.ports[0]
     endpoint = replace(service.endpoint, ports=[replace(declared, published_port=30000)])
     await store.update(lambda tx: tx.update(replace(service, endpoint=endpoint)))
     with pytest.raises(InvalidArgument, match="port '30000' is already in use"):

@@ -29,7 +29,7 @@ from swarm_agent.model.objects import (
     UpdateStatus,
     Version,
 )
-from swarm_agent.model.specs import EndpointSpec, NetworkAttachmentConfig, ServiceSpec
+from swarm_agent.model.specs import NetworkAttachmentConfig, ServiceSpec
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Reader
 
@@ -57,8 +57,7 @@ def create_service(tx: Tx, spec: ServiceSpec, rng: random.Random, *, registry_au
         Service(
             id=new_id(rng),
             spec=spec,
-            # The allocator adds ports and addresses.
-            endpoint=Endpoint(spec=spec.endpoint_spec or EndpointSpec()),
+            endpoint=Endpoint(),  # the allocator's; it stays so for a service without ports and VIPs
             job_status=JobStatus(last_execution=tx.now) if is_job(spec) else None,
             registry_auth=registry_auth,
         )

@@ -119,6 +119,16 @@ def test_a_leader_can_demote_itself(hosts):
     all_well(hosts)
 
 
+def test_a_drained_leader_hands_over(hosts):
+    all_well(hosts)
+    old = leader(hosts)
+    old.docker(f"node update --availability drain {old.name}")
+    eventually(lambda: manager_status(old)[old.name] == "Reachable")
+    assert leader(hosts) is not old
+    old.docker(f"node update --availability active {old.name}")
+    all_well(hosts)
+
+
 def test_a_manager_cannot_be_removed(hosts):
     refused = hosts[0].docker("node rm --force host2", check=False)
     assert refused.code == 1

@@ -14,9 +14,7 @@ session that it needs anyway. Step and time are stored too, so another leader go
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 import functools
 import hashlib
 import logging
@@ -26,8 +24,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
+from swarm_agent.manager.keeper import Keeper
 from swarm_agent.model import times
-from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import ZERO_TIME, Cluster
 from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
@@ -86,8 +84,10 @@ def next_step(cluster: Cluster, fresh: str, now: int) -> Cluster:
     return replace(cluster, gossip_step=0, gossip_keys=keys[:1], gossip_changed_at=times.rfc3339(now))
 
 
-class GossipKeys:
+class GossipKeys(Keeper):
     """The loop on the leader. `settled(keys)` says whether every live host holds exactly these keys."""
+
+    NAME = "gossip-keys"
 
     def __init__(
         self,
@@ -98,28 +98,12 @@ class GossipKeys:
         look: float = LOOK,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._store = store
+        super().__init__(store, every=look, retry=look)
         self._settled = settled
         self._period = period
-        self._look = look
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="gossip-keys")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            with contextlib.suppress(ClusterError):  # no quorum: the next look finds the same
-                await self._pass()
-            await asyncio.sleep(self._look)
-
-    async def _pass(self) -> None:
+    async def look(self) -> None:
         for cluster in self._store.view().all(Cluster):
             if is_due(cluster, self._clock(), self._period, self._settled):
                 step = await self._store.update(functools.partial(self._take, seen=cluster))

@@ -8,17 +8,16 @@ key that has been used for KEY_LIFE is replaced too. Level-triggered: what a cra
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
 
+from swarm_agent.manager.keeper import Keeper
 from swarm_agent.model import times
 from swarm_agent.model.objects import Cluster
 from swarm_agent.pki import locking
 from swarm_agent.raft.driver import RaftNode
 from swarm_agent.store.store import Store
-from swarm_agent.store.view import Change
 
 from .certificates import CertificateHolder
 from .keys import RaftKeys, lock_name
@@ -38,48 +37,21 @@ def turn_is_due(keys: RaftKeys, lock: bytes | None, now: int) -> bool:
     return lock is not None and keys.lock != lock_name(lock)
 
 
-class LockKeeper:
+class LockKeeper(Keeper):
     """Runs on every manager. `relocked()` is called when the lock was changed: the TLS key should be a new one too."""
+
+    NAME = "lock-keeper"
+    KINDS = (Cluster,)
 
     def __init__(
         self, store: Store, raft: RaftNode, certificates: CertificateHolder, *, relocked: Callable[[], None]
     ) -> None:
-        self._store = store
+        super().__init__(store, every=LOOK, retry=RETRY)
         self._raft = raft
         self._certificates = certificates
         self._relocked = relocked
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        self._unsubscribe = self._store.subscribe(self._changed)
-        self._task = asyncio.create_task(self._run(), name="lock-keeper")
-
-    async def stop(self) -> None:
-        self._unsubscribe()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def _changed(self, changes: list[Change]) -> None:
-        if any(change.kind is Cluster for change in changes):
-            self._wake.set()
-
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            pause = LOOK
-            try:
-                await self._pass()
-            except (OSError, ValueError) as error:
-                log.error("the keys on disk cannot be put under their lock, trying again: %s", error)
-                pause = RETRY
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-
-    async def _pass(self) -> None:
+    async def look(self) -> None:
         clusters = self._store.view().all(Cluster)
         if not clusters:
             return

@@ -176,7 +176,7 @@ class ManagerRole:
         self._follow = asyncio.create_task(self._follow_leadership(), name="leadership")
         self._raft.on_membership(lambda members: self.transport.keep({member.id for member in members.members}))
         self._locks = LockKeeper(store, self._raft, self._certificates, relocked=self._relocked)
-        self._locks.start()
+        await self._locks.start()
         context = self._certificates.server_context()
         await self._server.start(self._state.listen, self._state.listen_port, context)
 

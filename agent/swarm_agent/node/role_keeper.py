@@ -2,31 +2,30 @@
 
 Runs on the leader. A promoted node joins raft itself (it has to start its parts first, see membership.py); here members
 are *removed*: a demoted node's, a removed node's. A leader that is demoted hands over first; its successor removes it.
+One whose node is drained hands over to a manager that is not.
 Level-triggered: each pass compares store and members and takes one step; raft allows one change at a time anyway.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from swarm_agent.model.errors import ClusterError
+from swarm_agent.manager.keeper import Keeper
 from swarm_agent.model.objects import ManagerStatus, Node
 from swarm_agent.raft.driver import RaftNode
 from swarm_agent.raft.settings import MemberStatus, Status
 from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
-from swarm_agent.store.view import Change
 
 log = logging.getLogger(__name__)
 
 PERIOD = 1.0  # seconds between looks at who is reachable
 REACHABLE, UNREACHABLE = "reachable", "unreachable"
+DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Plan:
     """What one pass has to do: at most one membership change, and node objects to write."""
 
     remove: int = 0  # raft id of a member that must go; 0: none
-    hand_over: bool = False  # this member must go itself, so another has to lead first
+    successor: int = 0  # raft id of a member that shall lead from now on; 0: this one goes on
     nodes: tuple[Node, ...] = ()
 
 
@@ -42,22 +41,33 @@ def plan(nodes: list[Node], status: Status) -> Plan:
     """Compare the nodes with the raft members, from the leader's view. Pure."""
     members = {member.id: member for member in status.members}
     by_raft_id = {node.raft_id: node for node in nodes if node.raft_id}
-    remove, hand_over = 0, False
-    for member in status.members:
-        node = by_raft_id.get(member.id)
-        wanted = node is not None and node.spec.role == "manager"
+    surplus = [
+        member
+        for member in status.members
         # A learner without a node is one that is just joining: its node object follows when it has caught up.
-        if wanted or not member.voter:
-            continue
-        if not _quorum_without(member, status):
-            continue
-        if member.id == status.id:
-            hand_over = any(other.voter and other.active for other in status.members if other.id != member.id)
-        else:
-            remove = member.id
-            break
+        if member.voter and not _shall_manage(by_raft_id.get(member.id)) and _quorum_without(member, status)
+    ]
+    remove = next((member.id for member in surplus if member.id != status.id), 0)
+    must_go = any(member.id == status.id for member in surplus)
     changed = tuple(fresh for node in nodes if (fresh := _described(node, members, status)) != node)
-    return Plan(remove, hand_over and not remove, changed)
+    return Plan(remove, 0 if remove else _successor(by_raft_id, status, must_go=must_go), changed)
+
+
+def _shall_manage(node: Node | None) -> bool:
+    return node is not None and node.spec.role == "manager"
+
+
+def _successor(nodes: Mapping[int, Node], status: Status, *, must_go: bool) -> int:
+    """Who should lead in place of this member: it must go itself, or its node is drained, so that it may be switched
+    off soon, and there is one that is not. The one with the longest log, which takes over soonest.
+    """
+    others = [member for member in status.members if member.voter and member.active and member.id != status.id]
+    staying = [member for member in others if _shall_manage(nodes.get(member.id))]
+    undrained = [member for member in staying if nodes[member.id].spec.availability != DRAIN]
+    own = nodes.get(status.id)
+    drained = own is not None and own.spec.availability == DRAIN
+    candidates = (undrained or staying or others) if must_go else undrained if drained else []
+    return max(candidates, key=lambda member: member.match).id if candidates else 0
 
 
 def _quorum_without(member: MemberStatus, status: Status) -> bool:
@@ -93,51 +103,30 @@ def _described(node: Node, members: dict[int, MemberStatus], status: Status) -> 
     )
 
 
-class RoleKeeper:
+class RoleKeeper(Keeper):
     """The loop around `plan`."""
 
+    NAME = "role-keeper"
+    KINDS = (Node,)
+
     def __init__(self, store: Store, raft: RaftNode) -> None:
-        self._store = store
+        super().__init__(store, every=PERIOD, retry=PERIOD)
         self._raft = raft
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
-        self._unsubscribe = self._store.subscribe(self._changed)
-        self._raft.on_membership(lambda membership: self._wake.set())
-        self._task = asyncio.create_task(self._run(), name="role-keeper")
+        self._raft.on_membership(lambda membership: self.wake())
+        await super().start()
 
-    async def stop(self) -> None:
-        self._unsubscribe()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def _changed(self, changes: list[Change]) -> None:
-        if any(change.kind is Node for change in changes):
-            self._wake.set()
-
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self._pass()
-            except ClusterError as error:
-                log.info("roles cannot be settled now: %s", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
-                    await self._wake.wait()
-
-    async def _pass(self) -> None:
+    async def look(self) -> None:
         wanted = plan(self._store.view().all(Node), self._raft.status())
         if wanted.remove:
             await self._raft.remove(wanted.remove)
             log.info("raft member %x removed", wanted.remove)
         if wanted.nodes:
             await self._store.update(lambda tx: _write(tx, wanted.nodes))
-        if wanted.hand_over:
-            await self._raft.transfer_leadership()
+        if wanted.successor:
+            log.info("handing leadership over to raft member %x", wanted.successor)
+            await self._raft.transfer_leadership(wanted.successor)
 
 
 def _write(tx: Tx, nodes: tuple[Node, ...]) -> None:

@@ -7,8 +7,10 @@ SEEDS  ?= 300
 SWEEPS ?= 5
 SEED   ?= 1
 ROUNDS ?= 3
+MINUTES ?= 30
+FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab sim linearizability bench bench-growth clean help
+.PHONY: up down status test lint test-unit test-lab sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +61,20 @@ bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, int
 
 bench-growth: $(VENV)/.made ## a quarter of an hour: how cost grows to 1,000 nodes and 30,000 tasks, into docs/growth.md
 	$(BIN)/python -m tests.bench.growth --out docs/growth.md
+
+bench-gossip: $(VENV)/.made ## minutes: the gossip on real sockets beside Debian's serf, the driver alone, the simulation by size
+	command -v serf > /dev/null || { apt-get update -qq && apt-get install -y -qq serf; }
+	$(BIN)/python -m tests.bench.gossip_real
+	$(BIN)/python -m tests.bench.gossip_driver
+	$(BIN)/python -m tests.bench.gossip_sizes
+
+bench-soak: $(VENV)/.made ## half an hour: CPU hogs on every lab host, nobody may be declared down (MINUTES=30)
+	$(BIN)/python -m tests.bench.gossip_soak --minutes $(MINUTES)
+
+fuzz: $(VENV)/.made ## coverage-guided fuzzing of the gossip's parsers (FUZZ_SECONDS=120)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	mkdir -p .cache/fuzz
+	$(BIN)/python tests/fuzz/gossip_packets.py .cache/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=3000 -artifact_prefix=.cache/
 
 clean: down ## also the caches and the environment
 	rm -rf $(VENV) .cache .lab

@@ -230,8 +230,10 @@ class StreamSealer:
         nonce = self._nonce(not self._client, self._received)
         plain = self._open(nonce, frame)
         self._received += 1
+        if not plain:
+            raise Refused("foreign")
         self._parts.append(plain[1:])
-        self._size += len(plain) - 1
+        self._size += len(plain)  # the flag counts too, else frames without content would pile up
         if self._size > MAX_STREAM_MESSAGE:
             raise Refused("oversized")
         if plain[:1] != b"\1":

@@ -117,6 +117,42 @@ async def test_a_killed_process_fails_its_task(bench: Bench) -> None:
     assert ("withdraw", task.id) in bench.seen.calls
 
 
+async def test_labels_of_the_service_give_devices_privileges_and_shared_memory(bench: Bench) -> None:
+    labels = {
+        "swarm.task.devices": "/dev/null:/dev/nothing:r",
+        "swarm.task.shm_size": "128m",
+        "swarm.task.runtime": "runc",
+    }
+    task = make_task(service_labels=labels)
+    bench.assign(task)
+    await bench.seen.state(task, TaskState.RUNNING)
+    assert bench.inspect(task, "{{.HostConfig.ShmSize}} {{.HostConfig.Runtime}}") == f"{128 << 20} runc"
+    process = Path("/proc") / bench.inspect(task, "{{.State.Pid}}")
+    shared = next(line for line in (process / "mounts").read_text().splitlines() if " /dev/shm " in line)
+    assert "size=131072k" in shared
+    assert (process / "root/dev/nothing").is_char_device()
+    assert bench.inspect(task, "{{.HostConfig.Privileged}}") == "false"
+    strong = make_task(slot=2, service_labels={"swarm.task.privileged": "true"})
+    bench.change(strong)
+    await bench.seen.state(strong, TaskState.RUNNING)
+    assert bench.inspect(strong, "{{.HostConfig.Privileged}}") == "true"
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"),
+    [({"swarm.task.runtime": "nonesuch"}, "nonesuch"), ({"swarm.task.gpus": "all"}, "gpu")],
+)
+async def test_what_the_engine_cannot_give_rejects_or_fails_the_task_with_its_words(
+    bench: Bench, labels: dict[str, str], word: str
+) -> None:
+    task = make_task(service_labels=labels)
+    bench.assign(task)
+    ended = (TaskState.REJECTED, TaskState.FAILED)
+    statuses = bench.seen.statuses
+    await bench.seen.until(lambda: task.id in statuses and statuses[task.id].state in ended, "it ends")
+    assert word in statuses[task.id].err
+
+
 async def test_a_missing_image_is_rejected_in_swarms_words(bench: Bench) -> None:
     task = make_task(image="alpine")
     bench.assign(task)

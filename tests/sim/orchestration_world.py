@@ -27,6 +27,7 @@ import msgspec
 
 from swarm_agent.manager.allocator import Allocator
 from swarm_agent.manager.orchestrator import Orchestrator
+from swarm_agent.manager.rebalancer import Rebalancer
 from swarm_agent.manager.scheduler import Scheduler
 from swarm_agent.manager.tasks import has_ended, is_live, may_run_on, was_assigned
 from swarm_agent.model.ids import new_id
@@ -112,6 +113,7 @@ class World:
         """A manager becomes leader."""
         assert not self.leader
         self.leader.append(Orchestrator(self.store, clock=clock, rng=self.rng))
+        self.leader.append(Rebalancer(self.store, clock=clock, rng=self.rng))
         if self.placing:
             self.leader += [Allocator(self.store, clock=clock), Scheduler(self.store, clock=clock)]
         for part in self.leader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from . import cluster_networks, nodes, secrets, services, swarm, tasks
+from . import cluster_networks, nodes, operations, secrets, services, swarm, tasks
 from .context import Handler
 
 
@@ -52,6 +52,8 @@ CLUSTER = (
     _route("GET", "/configs/{id}", secrets.inspect_config),
     _route("POST", "/configs/{id}/update", secrets.update_config),
     _route("DELETE", "/configs/{id}", secrets.remove_config),
+    _route("GET", "/swarm-agent/v1/explain/{id}", operations.explain_object),
+    _route("POST", "/swarm-agent/v1/rebalance", operations.rebalance),
 )
 
 NETWORKS = (

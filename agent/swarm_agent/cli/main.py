@@ -9,10 +9,17 @@ from types import ModuleType
 
 from rich.console import Console
 
-from . import dns, members, snapshot, status
+from . import dns, explain, members, rebalance, snapshot, status
 from .client import Agent, CommandError
 
-VERBS: dict[str, ModuleType] = {"status": status, "members": members, "snapshot": snapshot, "dns": dns}
+VERBS: dict[str, ModuleType] = {
+    "status": status,
+    "explain": explain,
+    "rebalance": rebalance,
+    "members": members,
+    "snapshot": snapshot,
+    "dns": dns,
+}
 """Verb → module with HELP, add_arguments(parser) and run(agent, arguments, console)."""
 
 DEFAULT_SOCKET = Path("/run/swarm-agent/docker.sock")

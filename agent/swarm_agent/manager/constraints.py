@@ -86,6 +86,15 @@ def node_satisfies(expressions: Iterable[str], node: Node) -> bool:
     return matches(parsed(expressions), node)
 
 
+def actual(expression: str, node: Node) -> str:
+    """What the node has for a constraint's key, for people."""
+    constraint = _parse_one(expression)
+    if constraint.key.lower() == "node.ip":
+        return node.status.addr or "not known"
+    found = _attribute(constraint.key.lower(), constraint.key, node)
+    return "a key that no node has" if found is None else repr(found) if found else "not set"
+
+
 def _holds(constraint: Constraint, node: Node) -> bool:
     key = constraint.key.lower()
     if key == "node.ip":

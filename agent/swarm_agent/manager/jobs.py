@@ -5,6 +5,8 @@ are removed. A job's tasks have desired state COMPLETE. A failed one is replaced
 *any* means *on-failure*.
 
 replicated-job: slots 0..total-1, each to complete once, at most `max_concurrent` unfinished at a time.
+A job with a schedule (extensions.CRON) gets its iterations from schedule.py instead, and waits for the first.
+
 global-job: once on each node that is up, active and meets the constraints, also on those that join later.
 """
 
@@ -19,7 +21,8 @@ from .draft import Draft
 from .global_ import wants_task
 from .reaper import reap_history
 from .restart import heal, should_restart
-from .tasks import Cause, has_ended, is_drained, is_live, iteration_of, may_run_on, node_is_lost
+from .schedule import follow_schedule, is_under_way
+from .tasks import Cause, is_drained, iteration_of, may_run_on, node_is_lost
 
 
 def plan_replicated_job(draft: Draft) -> None:
@@ -30,6 +33,7 @@ def plan_replicated_job(draft: Draft) -> None:
     assert mode is not None
     concurrent = 1 if mode.max_concurrent is None else mode.max_concurrent
     total = concurrent if mode.total_completions is None else mode.total_completions
+    released = follow_schedule(draft)
     _drop_old(draft)
     for key, tasks in draft.slots().items():
         if draft.full:
@@ -39,8 +43,11 @@ def plan_replicated_job(draft: Draft) -> None:
                 draft.desire(task, TaskState.REMOVE)
         else:
             heal(draft, tasks)
+    if not released:
+        reap_history(draft)
+        return
     slots = draft.slots()
-    unfinished = sum(1 for tasks in slots.values() if any(_is_active(task) for task in tasks))
+    unfinished = sum(1 for tasks in slots.values() if any(is_under_way(task) for task in tasks))
     for slot in range(total):
         if unfinished >= concurrent:
             break
@@ -57,6 +64,7 @@ def plan_global_job(draft: Draft) -> None:
     """Bring a global job closer to having run on every node."""
     service = draft.service
     assert service is not None
+    released = follow_schedule(draft)
     _drop_old(draft)
     nodes: dict[str, Node] = {node.id: node for node in draft.reader.all(Node)}
     for node_id, tasks in draft.slots().items():
@@ -68,13 +76,13 @@ def plan_global_job(draft: Draft) -> None:
                 draft.desire(task, TaskState.REMOVE)
         elif node_is_lost(node) or is_drained(node):
             for task in tasks:
-                if _is_active(task):
+                if is_under_way(task):
                     draft.desire(task, TaskState.SHUTDOWN)
         else:
             heal(draft, tasks)
     slots = draft.slots()
     for node in nodes.values():
-        if wants_task(node) and may_run_on(service, node) and _is_open(slots.get(node.id, [])):
+        if released and wants_task(node) and may_run_on(service, node) and _is_open(slots.get(node.id, [])):
             if draft.full:
                 return
             draft.create(node_id=node.id, cause=Cause.JOB)
@@ -92,13 +100,8 @@ def _drop_old(draft: Draft) -> None:
             draft.desire(task, TaskState.REMOVE)
 
 
-def _is_active(task: Task) -> bool:
-    """On its way to completion."""
-    return is_live(task) and not has_ended(task)
-
-
 def _is_open(tasks: Sequence[Task]) -> bool:
     """Whether a slot needs a run: it has not completed, nothing is under way, and its policy allows another attempt."""
-    if any(_is_active(task) or task.status.state is TaskState.COMPLETE for task in tasks):
+    if any(is_under_way(task) or task.status.state is TaskState.COMPLETE for task in tasks):
         return False
     return not tasks or should_restart(tasks[-1], tasks)

@@ -18,6 +18,7 @@ from .dispatcher import Dispatcher
 from .liveness import Gossip
 from .loop import Clock
 from .orchestrator import Orchestrator
+from .rebalancer import Rebalancer
 from .root_rotation import RootRotation
 from .scheduler import Scheduler
 
@@ -54,6 +55,7 @@ class Leader:
             Orchestrator(store, clock=clock, rng=rng),
             Allocator(store, clock=clock),
             Scheduler(store, clock=clock),
+            Rebalancer(store, clock=clock, rng=rng),
             RootRotation(store, rng=rng),
             self.dispatcher,
         ]

@@ -28,6 +28,8 @@ RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 """Seconds before a failed plan is tried again, doubling. Failures come from a store that has no leader or quorum for a
 while."""
 
+LONGEST_SLEEP = 60.0
+
 _MS = 1_000_000
 
 
@@ -111,8 +113,9 @@ class PlanLoop:
         self._event.clear()
         timer = None
         if self._heap:
-            # At least a millisecond: the wall clock and the loop's timers need not agree exactly.
-            seconds = max((self._heap[0][0] - self._clock()) / 1e9, 0.001)
+            # At least a millisecond: the wall clock and the loop's timers need not agree exactly. At most a minute:
+            # when the wall clock is set, schedules follow it, and the timers do not.
+            seconds = min(max((self._heap[0][0] - self._clock()) / 1e9, 0.001), LONGEST_SLEEP)
             timer = asyncio.get_running_loop().call_later(seconds, self._event.set)
         try:
             await self._event.wait()

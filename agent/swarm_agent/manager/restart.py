@@ -96,6 +96,8 @@ def heal(draft: Draft, tasks: Sequence[Task]) -> None:
             _replace_lost(draft, task, tasks)
         elif task.node_id and is_drained(draft.node_of(task)):
             _leave_drained(draft, task, tasks)
+        elif task.cause == Cause.REBALANCE and not was_assigned(task):
+            _give_up_move(draft, task, tasks)
     _shed(draft, tasks)
     for task in draft.current(tasks):
         if is_live(task) and is_waiting(task) and not has_ended(task):
@@ -254,6 +256,17 @@ def _leave_drained(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:
             draft.desire(task, TaskState.SHUTDOWN)
 
 
+def _give_up_move(draft: Draft, task: Task, tasks: Iterable[Task]) -> None:
+    """The replacement of a start-first move for balance finds no node after all: the old task stays."""
+    if not any(_serves(draft, other) for other in _others(draft, task, tasks)):
+        return
+    cap = created_ns(task) + STOP_TIMEOUT
+    if draft.now < cap:
+        draft.wake_at(cap)
+    else:
+        draft.desire(task, TaskState.SHUTDOWN)
+
+
 def _replacement(draft: Draft, task: Task, cause: Cause, delay: int) -> None:
     """Make the task that takes over, waiting. The delay that a still waiting task has to sit out is passed on."""
     due = draft.now + delay
@@ -282,7 +295,9 @@ def _shed(draft: Draft, tasks: Sequence[Task]) -> None:
     serving = [task for task in live if _serves(draft, task)]
     keepers = [task for task in fresh if task in serving and not is_drained(draft.node_of(task))]
     if keepers:
-        kept = keepers[-1:]
+        # A move for balance begins beside a task that is good where it is, and takes over when it runs.
+        arriving = [it for it in live if it.cause == Cause.REBALANCE and not it.update and not has_ended(it)]
+        kept = [*keepers[-1:], *(it for it in arriving[-1:] if it is live[-1] and not _serves(draft, it))]
     else:
         stale = [task for task in live if task not in fresh]
         # On a good node rather than on a drained one, running rather than not, then the newest.

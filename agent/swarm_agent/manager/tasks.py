@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from swarm_agent.model.extensions import task_options
 from swarm_agent.model.objects import ZERO_TIME, Cluster, Endpoint, Node, Service, Task, TaskStatus, Version
 from swarm_agent.model.specs import EndpointSpec, PortConfig, TaskSpec
 from swarm_agent.model.states import TaskState
@@ -33,6 +34,7 @@ class Cause(enum.StrEnum):
     DRAIN = "drain"  # its predecessor's node is being drained
     NODE_LOST = "node-lost"  # its predecessor's node is down or gone
     JOB = "job"  # a job's run
+    REBALANCE = "rebalance"  # its predecessor's node has more than its share
 
 
 class Mode(enum.Enum):
@@ -174,8 +176,8 @@ def may_run_on(service: Service, node: Node) -> bool:
 def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
     """Whether the task has to be replaced for the service to be as declared.
 
-    It has not when only things outside of the task changed (replicas, labels), nor when only the placement did and the
-    task's node suits the new one.
+    It has not when only things outside of the task changed (replicas, labels other than `swarm.task.*`), nor when only
+    the placement did and the task's node suits the new one.
     """
     if task.spec_version == service.spec_version:
         return False
@@ -185,6 +187,8 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
     else:
         differs = wanted != task.spec
     if differs:
+        return True
+    if task_options(task.service_labels) != task_options(service.spec.labels):
         return True
     there = task.endpoint.spec if task.endpoint is not None else None
     return _published(there) != _published(service.spec.endpoint_spec)

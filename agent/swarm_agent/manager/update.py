@@ -16,6 +16,10 @@ is complete.
 A new update (the API clears `update_status` and raises the spec version) simply has another id: all slots are waiting
 again. Slots without a running task go first, so slots that a cancelled update left half-way are not left lying.
 
+Beyond Swarm: a task of the update that finds no node within a time (label `swarm.update.place_within`, 15 minutes) is a
+failure too, so an update that cannot be placed ends as its failure action says, with the scheduler's reason, where
+Swarm's waits for ever.
+
 A replacement made because of a drain or a lost node inherits the id, so the slot stays busy. The reaper keeps tasks of
 a running update. In memory only, as in Swarm: since when a task runs. A new leader takes the time of the task's last
 write for it.
@@ -26,9 +30,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from swarm_agent.model.extensions import place_within
 from swarm_agent.model.objects import Service, Task, UpdateStatus, Version
 from swarm_agent.model.states import TaskState
-from swarm_agent.model.times import parse_rfc3339
+from swarm_agent.model.times import SECOND, parse_rfc3339
 
 from .defaults import FailureAction, Order, Update, update_config
 from .draft import Draft
@@ -45,6 +50,7 @@ from .tasks import (
     is_live,
     is_running,
     is_waiting,
+    was_assigned,
 )
 
 UPDATING = "updating"
@@ -66,13 +72,13 @@ class Memory:
     """What a leader remembers of one service's update. Losing it makes a new leader more patient, never wrong.
 
     `since`: this leader has watched the service from then on. `running`: since when a task runs. `failed`: tasks of
-    update `id` that failed.
+    update `id` that failed, and in which words.
     """
 
     since: int
     id: str = ""
     running: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, None] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +105,21 @@ def judge_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memo
         return
     _remember(draft, status.started_at, memory)
     for task in draft.tasks.values():
-        if task.update == status.started_at and task.id not in memory.failed and _failed(task, config, memory):
-            memory.failed[task.id] = None
+        if task.update != status.started_at or task.id in memory.failed:
+            continue
+        if _failed(task, config, memory):
+            memory.failed[task.id] = f"due to failure or early termination of task {task.id}"
+        elif (deadline := _placed_until(draft, task)) is not None:
+            if draft.now < deadline:
+                draft.wake_at(deadline)
+            else:
+                memory.failed[task.id] = _not_placed(task, deadline)
     if not memory.failed:
         return
     begun = _made_by(draft, status.started_at)
     waiting = [key for key, tasks in slots.items() if key not in begun and any(_outdated(draft, it) for it in tasks)]
     if len(memory.failed) > config.max_failure_ratio * (len(begun) + len(waiting)):
-        _give_up(draft, status, config, next(reversed(memory.failed)))
+        _give_up(draft, status, config, next(reversed(memory.failed.values())))
 
 
 def plan_update(draft: Draft, slots: Mapping[SlotKey, list[Task]], memory: Memory) -> None:
@@ -241,6 +254,13 @@ def _idle_since(draft: Draft, task: Task, memory: Memory) -> int | None:
     last."""
     if ended_by_itself(task):
         return min(changed_ns(task), draft.now)
+    deadline = _placed_until(draft, task)
+    if deadline is not None:
+        # With failure action "continue" the others are not held up by it; it comes up when there is room.
+        if draft.now >= deadline:
+            return deadline
+        draft.wake_at(deadline)
+        return None
     if is_live(task):
         return memory.running.get(task.id) if is_running(task) and not is_waiting(task) else None
     # It was taken away, and nothing came in its place (that would carry the update's id): nothing to wait for.
@@ -261,12 +281,25 @@ def _failed(task: Task, config: Update, memory: Memory) -> bool:
     return ended - created_ns(task) <= config.watch
 
 
-def _give_up(draft: Draft, status: UpdateStatus, config: Update, task_id: str) -> None:
+def _placed_until(draft: Draft, task: Task) -> int | None:
+    """The time (ns) by which a task of the update must have found a node; None when it has, or may wait for ever."""
+    assert draft.service is not None
+    if was_assigned(task) or not is_live(task):
+        return None
+    patience = place_within(draft.service.spec.labels)
+    return created_ns(task) + patience if patience else None
+
+
+def _not_placed(task: Task, deadline: int) -> str:
+    seconds = (deadline - created_ns(task)) // SECOND
+    return f"because task {task.id} found no node within {seconds} s: {task.status.err or task.status.message}"
+
+
+def _give_up(draft: Draft, status: UpdateStatus, config: Update, why: str) -> None:
     """React to too many failures as the service says: roll back, but never a rollback, or pause."""
     service = draft.service
     assert service is not None
     rollback = status.state == ROLLBACK_STARTED
-    why = f"due to failure or early termination of task {task_id}"
     if config.failure_action is FailureAction.ROLLBACK and not rollback and service.previous_spec is not None:
         draft.change_service(
             spec=service.previous_spec,

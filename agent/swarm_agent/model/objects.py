@@ -125,6 +125,12 @@ class Service(Stored, frozen=True):
     previous_spec_version: Version | None = msgspec.field(default=None, name="_PreviousSpecVersion")
     # X-Registry-Auth as the client sent it, passed on to the nodes that pull.
     registry_auth: str = msgspec.field(default="", name="_RegistryAuth")
+    # A job with a schedule (extensions.CRON): the time up to which the schedule was followed, and the iteration that
+    # may run; earlier ones are over, and the next one waits for its time.
+    scheduled_to: str = msgspec.field(default="", name="_ScheduledTo")
+    released: int = msgspec.field(default=-1, name="_Released")
+    # Since when (RFC 3339) it is being moved for balance because somebody asked for it; empty: it is not.
+    rebalance: str = msgspec.field(default="", name="_Rebalance")
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
@@ -175,7 +181,7 @@ class Task(Stored, frozen=True):
     # Not before this time (RFC 3339) may a replacement be lifted from READY to RUNNING: the restart delay, kept in
     # the store so that it survives a change of leader.
     restart_after: str = msgspec.field(default="", name="_RestartAfter")
-    # Why the task was made: scale, update, restart, drain, node-down, node-joined, ...; for people and for counting.
+    # Why the task was made (tasks.Cause); for people and for counting.
     cause: str = msgspec.field(default="", name="_Cause")
     # UpdateStatus.started_at of the update whose worker made this task; empty for tasks made for another reason.
     update: str = msgspec.field(default="", name="_Update")

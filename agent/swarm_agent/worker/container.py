@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from swarm_agent.model.addresses import ip_of, mac_of
+from swarm_agent.model.extensions import TaskOptions, task_options
 from swarm_agent.model.objects import Network, Task
 from swarm_agent.model.specs import ContainerSpec, Limits, Mount, PortConfig, Privileges, TaskSpec
 from swarm_agent.model.times import SECOND
@@ -247,8 +248,27 @@ def _host_config(
     driver = task.spec.log_driver or task.log_driver  # the cluster's default
     if driver is not None and driver.name:
         host["LogConfig"] = {"Type": driver.name, "Config": driver.options}
+    host |= _beyond_swarm(task_options(task.service_labels))
     host["RestartPolicy"] = {"Name": "no"}  # the cluster restarts by a new task
     return host
+
+
+def _beyond_swarm(options: TaskOptions) -> dict[str, Any]:
+    """What the service's labels `swarm.task.*` ask for (model/extensions.py)."""
+    gpus = options.gpus
+    found: dict[str, Any] = {
+        "Devices": [
+            {"PathOnHost": one.host, "PathInContainer": one.container, "CgroupPermissions": one.permissions}
+            for one in options.devices
+        ],
+        "Privileged": options.privileged,
+        "ShmSize": options.shm_size,
+        "Runtime": options.runtime,
+        "DeviceRequests": []
+        if gpus is None
+        else [{"Driver": "", "Count": gpus.count, "DeviceIDs": list(gpus.ids), "Capabilities": [["gpu"]]}],
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _resources(spec: TaskSpec) -> dict[str, Any]:
@@ -309,7 +329,9 @@ def security_options(privileges: Privileges | None) -> list[str]:
     found: list[str] = []
     credential = privileges.credential_spec
     if credential is not None:
-        if credential.file:
+        if credential.config:  # for Windows; the engine of other hosts refuses it, which is better than to forget it
+            found.append(f"credentialspec=config://{credential.config}")
+        elif credential.file:
             found.append(f"credentialspec=file://{credential.file}")
         elif credential.registry:
             found.append(f"credentialspec=registry://{credential.registry}")

@@ -24,7 +24,28 @@ ANSWERS = {
     "/info": {"Swarm": {"LocalNodeState": "active", "NodeID": "n1", "NodeAddr": "10.0.0.1", "ControlAvailable": True}},
     "/nodes": [NODE],
     "/v1.41/services?status=true": [SERVICE],
+    "/swarm-agent/v1/explain/web": {
+        "Kind": "service",
+        "ID": "s" * 25,
+        "Name": "web",
+        "Facts": ["2 of 3 replicas run", "1 task: it waits for a node: no suitable node [x]"],
+        "Nodes": [{"NodeID": "n1", "Hostname": "host1", "Objections": ["the node is drained", "too full"]}]
+        + [{"NodeID": f"m{n}", "Hostname": f"more{n}", "Objections": ["full"]} for n in range(30)],
+        "Story": [
+            {
+                "Name": "web.1.abcdefghijklmnop",
+                "Hostname": "host1",
+                "CreatedAt": "2026-01-01T10:00:00.5Z",
+                "DesiredState": "running",
+                "State": "pending",
+                "Why": "node host2 is drained",
+            }
+        ],
+    },
+    "/swarm": {"Version": {"Index": 7}, "Spec": {"Name": "default", "Labels": {"a": "b"}, "Raft": {"X": 1}}},
 }
+POSTED: list[tuple[str, dict]] = []
+MOVE = {"Service": "web", "Slot": 2, "Source": "host1", "Target": "host2", "Reason": "host1 has 4, host2 has 0"}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,6 +53,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         found = self.path in ANSWERS
         body = json.dumps(ANSWERS[self.path] if found else {"message": "page not found"}).encode()
         self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        POSTED.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        answer = {"Moves": [MOVE], "LeftAlone": [{"Service": "db", "Reason": "its tasks keep data"}]}
+        body = json.dumps(answer).encode() if "rebalance" in self.path else b""
+        self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -75,3 +105,34 @@ def test_an_unknown_verb_is_a_usage_error(capsys):
         main(["dance"])
     assert refusal.value.code == 2
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_explain_shows_facts_nodes_and_story(agent, capsys):
+    main(["--socket", str(agent), "explain", "web"])
+    printed = capsys.readouterr().out
+    assert "1 task: it waits for a node: no suitable node [x]" in printed
+    assert "host1: the node is drained; too full" in printed
+    assert "and 11 more" in printed and "more29" not in printed
+    assert "pending, wanted running" in printed
+    assert "node host2 is drained" in " ".join(printed.split())
+
+
+def test_rebalance_says_what_moves_and_what_does_not(agent, capsys):
+    POSTED.clear()
+    main(["--socket", str(agent), "rebalance", "web", "--dry-run"])
+    printed = capsys.readouterr().out
+    assert POSTED == [("/swarm-agent/v1/rebalance", {"Service": "web", "DryRun": True})]
+    assert "1 tasks would be moved" in printed and "host1 has 4, host2 has 0" in printed
+    assert "left alone: db: its tasks keep data" in printed
+
+
+@pytest.mark.parametrize(("word", "labels"), [("on", {"a": "b", "swarm.rebalance": "auto"}), ("off", {"a": "b"})])
+def test_auto_writes_the_clusters_label_and_keeps_all_else(agent, word, labels):
+    POSTED.clear()
+    main(["--socket", str(agent), "rebalance", "--auto", word])
+    assert [("/swarm/update?version=7", {"Name": "default", "Labels": labels, "Raft": {"X": 1}})] == POSTED
+
+
+def test_auto_goes_with_nothing_else(agent):
+    with pytest.raises(SystemExit, match="--auto is a setting of the cluster"):
+        main(["--socket", str(agent), "rebalance", "web", "--auto", "on"])

@@ -175,6 +175,32 @@ def test_every_container_field_arrives() -> None:
     }  # fmt: skip
 
 
+def test_labels_of_the_service_ask_for_what_its_spec_cannot_say() -> None:
+    labels = {
+        "swarm.task.devices": "/dev/fuse,/dev/kvm:/dev/kvm:rw",
+        "swarm.task.privileged": "true",
+        "swarm.task.shm_size": "128m",
+        "swarm.task.runtime": "nvidia",
+        "swarm.task.gpus": "2",
+    }
+    host = made(a_task(service_labels=labels))["HostConfig"]
+    assert host == {
+        "Devices": [
+            {"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"},
+            {"PathOnHost": "/dev/kvm", "PathInContainer": "/dev/kvm", "CgroupPermissions": "rw"},
+        ],
+        "Privileged": True,
+        "ShmSize": 128 << 20,
+        "Runtime": "nvidia",
+        "DeviceRequests": [{"Driver": "", "Count": 2, "DeviceIDs": [], "Capabilities": [["gpu"]]}],
+        "RestartPolicy": {"Name": "no"},
+    }
+    only = made(a_task(service_labels={"swarm.task.gpus": "device=0,1"}))["HostConfig"]
+    assert only["DeviceRequests"][0] == {
+        "Driver": "", "Count": 0, "DeviceIDs": ["0", "1"], "Capabilities": [["gpu"]]
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("requirements", "expected"),
     [

@@ -8,6 +8,7 @@ import random
 from msgspec.structs import replace
 
 from swarm_agent.model.errors import NO_SWARM, BadRequest, InvalidArgument, Unavailable
+from swarm_agent.model.extensions import REBALANCE
 from swarm_agent.model.objects import Cluster, JoinTokens, Version
 from swarm_agent.model.specs import SwarmSpec
 from swarm_agent.model.times import SECOND
@@ -95,6 +96,8 @@ def _checked(spec: SwarmSpec) -> SwarmSpec:
     """The spec with defaults for its zero values. Raises when it cannot be accepted."""
     if spec.name not in ("", "default"):
         raise BadRequest('swarm spec must be named "default"')
+    if spec.labels.get(REBALANCE, "off") not in ("auto", "off"):
+        raise InvalidArgument(f"label {REBALANCE}: {spec.labels[REBALANCE]!r} is neither auto nor off")
     ca = spec.ca_config
     for external in ca.external_cas:
         if external.protocol.lower() != "cfssl":

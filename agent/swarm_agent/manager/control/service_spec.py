@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from swarm_agent.manager import constraints
+from swarm_agent.model import extensions
 from swarm_agent.model.errors import InvalidArgument, UnknownError
 from swarm_agent.model.specs import (
     ContainerSpec,
@@ -41,6 +42,7 @@ MAX_IMAGE = 1024
 def validate(spec: ServiceSpec) -> None:
     """Check a normalized spec. Raises InvalidArgument, or UnknownError for constraints, with Swarm's texts."""
     validate_name(spec.name)
+    _extensions(spec)
     _task(spec.task_template)
     _mode(spec.mode)
     if is_job(spec):
@@ -49,6 +51,13 @@ def validate(spec: ServiceSpec) -> None:
     else:
         _update(spec.update_config)
     _endpoint(spec.endpoint_spec)
+
+
+def _extensions(spec: ServiceSpec) -> None:
+    try:
+        extensions.check(spec.labels, job=is_job(spec))
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def _task(task: TaskSpec) -> None:

@@ -18,6 +18,7 @@ from swarm_agent.model.errors import (
     InvalidArgument,
     Unimplemented,
 )
+from swarm_agent.model.extensions import CRON
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import (
     Config,
@@ -58,7 +59,8 @@ def create_service(tx: Tx, spec: ServiceSpec, rng: random.Random, *, registry_au
             id=new_id(rng),
             spec=spec,
             endpoint=Endpoint(),  # the allocator's; it stays so for a service without ports and VIPs
-            job_status=JobStatus(last_execution=tx.now) if is_job(spec) else None,
+            job_status=_first_run(spec, tx.now) if is_job(spec) else None,
+            scheduled_to=tx.now if CRON in spec.labels else "",
             registry_auth=registry_auth,
         )
     )
@@ -96,9 +98,6 @@ def update_service(
         raise Unimplemented("service mode change is not allowed")
     if spec.name != service.spec.name:
         raise Unimplemented("renaming services is not supported")
-    job = service.job_status
-    if job is not None:
-        job = JobStatus(job_iteration=Version(index=job.job_iteration.index + 1), last_execution=tx.now)
     if rollback == "previous":
         changed = _rolled_back(service, tx.now)
     else:
@@ -111,7 +110,8 @@ def update_service(
             update_status=None,
         )
     _check_ingress(tx, changed.spec)
-    return tx.update(replace(changed, version=Version(index=version), job_status=job, registry_auth=auth))
+    changed = _next_run(service, changed, tx.now)
+    return tx.update(replace(changed, version=Version(index=version), registry_auth=auth))
 
 
 def remove_service(tx: Tx, term: str) -> Service:
@@ -132,6 +132,26 @@ def _rolled_back(service: Service, now: str) -> Service:
         previous_spec_version=service.spec_version,
         update_status=UpdateStatus(state="rollback_started", message="manually requested rollback", started_at=now),
     )
+
+
+def _first_run(spec: ServiceSpec, now: str) -> JobStatus:
+    """A job's run counter at the start: a scheduled one has not run yet."""
+    return JobStatus() if CRON in spec.labels else JobStatus(last_execution=now)
+
+
+def _next_run(old: Service, new: Service, now: str) -> Service:
+    """What an update means for a job: it runs once more. A scheduled one does so only when it is forced; otherwise the
+    change waits for its time, and a new schedule counts from now."""
+    if old.job_status is None:
+        return new
+    iteration = old.job_status.job_iteration.index
+    scheduled = CRON in new.spec.labels
+    if scheduled and old.spec.labels.get(CRON) != new.spec.labels[CRON]:
+        new = replace(new, scheduled_to=now)
+    if scheduled and old.spec.task_template.force_update == new.spec.task_template.force_update:
+        return new
+    job = JobStatus(job_iteration=Version(index=iteration + 1), last_execution=now)
+    return replace(new, job_status=job, released=iteration + 1 if scheduled else -1)
 
 
 def _kept_auth(service: Service, source: str) -> str:

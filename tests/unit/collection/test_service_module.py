@@ -48,6 +48,11 @@ FULL: dict[str, Any] = {
     "restart_config": {"condition": "on-failure", "delay": "1s", "max_attempts": 3, "window": "1m"},
     "update_config": {"parallelism": 2, "delay": "10s", "order": "start-first", "max_failure_ratio": 0.1},
     "rollback_config": {"parallelism": 0, "monitor": "3s"},
+    "devices": ["/dev/fuse", "/dev/sda:/dev/xvda:r"],
+    "privileged": False,
+    "shm_size": "64m",
+    "runtime": "runc",
+    "gpus": "all",
     "wait": False,
 }
 
@@ -73,6 +78,27 @@ async def test_options_that_are_left_out_stay(swarm: Door, module: Module) -> No
     assert changed["diff"] == {"before": {"image": "web:1"}, "after": {"image": "web:2"}}
     assert changed["actions"] == ["changed image of web"]
     assert (await module("swarm_service", **{**FULL, "image": "web:2"}))["changed"] is False
+
+
+async def test_what_swarm_has_no_field_for_is_kept_as_labels(swarm: Door, module: Module) -> None:
+    created = await module("swarm_service", **FULL)
+    assert created["service"]["Spec"]["Labels"] == {
+        "s": "1",
+        "swarm.task.devices": "/dev/fuse,/dev/sda:/dev/xvda:r",
+        "swarm.task.shm_size": "64m",
+        "swarm.task.runtime": "runc",
+        "swarm.task.gpus": "all",
+    }
+    changed = await module("swarm_service", name="web", gpus="2", devices=[], privileged=True, wait=False)
+    assert changed["service"]["Spec"]["Labels"] == {
+        "s": "1",
+        "swarm.task.gpus": "2",
+        "swarm.task.privileged": "true",
+        "swarm.task.shm_size": "64m",
+        "swarm.task.runtime": "runc",
+    }
+    refused = await module("swarm_service", name="web", shm_size="big", wait=False)
+    assert refused["failed"] and "label swarm.task.shm_size: 'big' is no size" in refused["msg"]
 
 
 async def test_check_mode_tells_and_changes_nothing(swarm: Door, module: Module) -> None:

@@ -18,6 +18,7 @@ from ansible_collections.swarm.cluster.plugins.module_utils.service_values impor
     mode_of,
     mode_options,
     octal,
+    with_label_options,
 )
 from ansible_collections.swarm.cluster.plugins.module_utils.values import SECOND
 
@@ -39,6 +40,7 @@ def service_plan(name, params, current, whole=False):
     if params["replicas"] is not None and MODES[mode][1] is None:
         raise ClientError(f"replicas cannot be set: service {name} is {mode}")
     # The number of tasks stays when it is left out, also where all else is taken as the whole.
+    params = with_label_options(params, {} if whole else spec.get("Labels") or {})
     change = plan(OPTIONS, params, spec, BLANKS, whole)
     count = plan(mode_options(mode), params, change.wanted)
     change.wanted = count.wanted

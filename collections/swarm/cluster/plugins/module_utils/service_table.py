@@ -263,7 +263,15 @@ _CONDUCT = (
     ),
     _rollout("update_config", "UpdateConfig", "How changes roll out.", "update", ("pause", "continue", "rollback")),
     _rollout("rollback_config", "RollbackConfig", "How a rollback goes.", "roll back", ("pause", "continue")),
-    _pairs("labels", "Labels of the service, exactly these.", "Labels"),
+    _pairs("labels", "Labels of the service, exactly these (besides those that O(devices), O(privileged), O(shm_size), "
+           "O(runtime) and O(gpus) stand for).", "Labels"),
+    # Docker Swarm has no fields for these; they are kept as labels, see `service_values.with_label_options`.
+    Field("devices", "Devices of the host in containers, such as V(/dev/fuse) or V(/dev/sda:/dev/xvda:r), exactly these.",
+          "list", elements="str"),
+    Field("privileged", "Whether containers get all capabilities and devices.", "bool"),
+    Field("shm_size", "Size of containers' C(/dev/shm), such as V(64m)."),
+    Field("runtime", "Runtime of the engine that runs the containers, such as V(nvidia)."),
+    Field("gpus", "GPUs for each container, V(all), a number, or V(device=ID,ID)."),
 )  # fmt: skip
 
 _COUNT = (

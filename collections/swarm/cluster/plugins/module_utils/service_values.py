@@ -280,3 +280,22 @@ def mode_options(mode):
     if mode == "replicated-job":
         options.append(Option("max_concurrent", f"Mode.{key}.MaxConcurrent", default=1))
     return options
+
+
+LABEL_OPTIONS = {name: f"swarm.task.{name}" for name in ("devices", "privileged", "shm_size", "runtime", "gpus")}
+
+
+def with_label_options(params, found):
+    """Parameters in which the options that stand for labels are among the labels. `found`: the service's labels, which
+    stay where the user gives none. An option that is given empty takes its label away."""
+    given = {LABEL_OPTIONS[name]: params[name] for name in LABEL_OPTIONS if params.get(name) is not None}
+    if not given:
+        return params
+    kept = found if params["labels"] is None else params["labels"]
+    labels = {name: text for name, text in kept.items() if name not in given}
+    for name, value in given.items():
+        if value is True:
+            labels[name] = "true"
+        elif value:
+            labels[name] = ",".join(value) if isinstance(value, list) else value
+    return dict(params, labels=labels)

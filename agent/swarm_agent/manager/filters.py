@@ -67,10 +67,10 @@ FixedKey = tuple[tuple[str, ...], tuple[Platform, ...], tuple[str, ...], tuple[s
 class Fixed:
     """The part of a demand that depends on the node object alone, with its verdicts so far by node id."""
 
-    __slots__ = ("_constraints", "_key", "verdicts")
+    __slots__ = ("_constraints", "key", "verdicts")
 
     def __init__(self, key: FixedKey) -> None:
-        self._key = key
+        self.key = key
         try:
             self._constraints = constraints.parse(list(key[0])) if key[0] else None
         except ValueError:  # refused when the service was declared; here it must not stop the scheduler
@@ -79,7 +79,7 @@ class Fixed:
 
     def refuses(self, node: Node) -> Filter | None:
         """The first of plugins, constraints and platform that refuses the node."""
-        _, platforms, volumes, networks, log_driver = self._key
+        _, platforms, volumes, networks, log_driver = self.key
         if (volumes or networks or log_driver) and not _has_plugins(node, volumes, networks, log_driver):
             return Filter.PLUGINS
         if self._constraints is not None and not constraints.matches(self._constraints, node):
@@ -87,6 +87,19 @@ class Fixed:
         if platforms and not any(_same_platform(platform, node.description.platform) for platform in platforms):
             return Filter.PLATFORM
         return None
+
+    def verdict(self, info: NodeInfo) -> Filter | None:
+        """`refuses` of an available node, remembered."""
+        try:
+            return self.verdicts[info.id]
+        except KeyError:
+            assert info.node is not None  # it is available
+            found = self.verdicts[info.id] = self.refuses(info.node)
+            return found
+
+    def admits(self, info: NodeInfo) -> bool:
+        """Nothing of it refuses the available node."""
+        return self.verdict(info) is None
 
 
 class Verdicts:
@@ -116,7 +129,7 @@ class Verdicts:
 class Demand:
     """What the tasks of one group ask of a node. Made from any one task of the group."""
 
-    __slots__ = ("_cpus", "_fixed", "_memory", "_ports", "_possible", "generic", "max_replicas", "service_id", "varies")
+    __slots__ = ("_cpus", "_memory", "_ports", "_possible", "fixed", "generic", "max_replicas", "service_id", "varies")
 
     def __init__(self, task: Task, verdicts: Verdicts) -> None:
         self.service_id = task.service_id
@@ -129,7 +142,7 @@ class Demand:
         self._ports = host_ports(task)
         placement = task.spec.placement
         self.max_replicas = placement.max_replicas if placement is not None else 0
-        self._fixed = verdicts.of(task)
+        self.fixed = verdicts.of(task)
         self.varies = bool(self._cpus or self._memory or self.generic or self._ports or self.max_replicas)
         """A node that took one task of the group may refuse the next."""
 
@@ -139,14 +152,9 @@ class Demand:
             return Filter.READY
         if (self._cpus or self._memory or self.generic or not self._possible) and not self._has_room(info):
             return Filter.RESOURCES
-        fixed = self._fixed
+        fixed = self.fixed
         if fixed is not None:
-            verdicts = fixed.verdicts
-            if info.id in verdicts:
-                verdict = verdicts[info.id]
-            else:
-                assert info.node is not None  # it is available
-                verdict = verdicts[info.id] = fixed.refuses(info.node)
+            verdict = fixed.verdict(info)
             if verdict is not None:
                 return verdict
         if self._ports and any(port in info.ports for port in self._ports):

@@ -11,8 +11,10 @@ have ended.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from swarm_agent.model.objects import Node, Task
 from swarm_agent.model.specs import GenericResource
@@ -21,6 +23,9 @@ from swarm_agent.model.times import SECOND
 
 from . import generic
 from .partition import Partition, Path
+
+if TYPE_CHECKING:
+    from .filters import Fixed, FixedKey
 
 MAX_FAILURES = 5
 """A node on which a version of a service failed so often lately is chosen last for it."""
@@ -183,15 +188,18 @@ class NodeInfo:
                     del self.ports[port]
 
 
-PARTITIONS = 16
-"""Partitions that are kept up to date at a time, one for each list of preferences in recent use."""
+LOG = 4096
+"""Changes that are noted for partitions at least; beyond four a node more they are not worth following."""
+
+PARTITIONS = 64
+"""Partitions that are kept at a time, one for each list of preferences and fixed demand in recent use."""
 
 
 class NodeSet:
     """All nodes. `forget_verdicts(node_id)` is called when a node changes in a way that filters could judge
     differently."""
 
-    __slots__ = ("_forget_verdicts", "_partitions", "known", "nodes", "running", "unavailable")
+    __slots__ = ("_forget_verdicts", "_log", "_partitions", "known", "nodes", "running", "unavailable")
 
     def __init__(self, forget_verdicts: Callable[[str], None]) -> None:
         self.nodes: dict[str, NodeInfo] = {}
@@ -201,21 +209,34 @@ class NodeSet:
         """Nodes that are in the store."""
         self.unavailable = 0
         """Those of them that take no new tasks."""
-        self._partitions: dict[Path, Partition] = {}
+        self._partitions: dict[tuple[Path, FixedKey | None], Partition] = {}
+        self._log: list[NodeInfo] = []
         self._forget_verdicts = forget_verdicts
 
-    def partition(self, labels: Path) -> Partition:
-        """The available nodes by these labels."""
-        found = self._partitions.pop(labels, None)
+    def partition(self, labels: Path, fixed: Fixed | None = None) -> Partition:
+        """The available nodes that satisfy a fixed demand, by these labels; as of now."""
+        key = labels, fixed.key if fixed is not None else None
+        found = self._partitions.pop(key, None)
         if found is None:
-            found = Partition(labels)
+            found = Partition(labels, fixed)
             for info in self.nodes.values():
-                if info.available:
-                    found.add(info)
-        self._partitions[labels] = found
+                if info.available and (fixed is None or fixed.admits(info)):
+                    found.put(info)
+        elif found.seen < len(self._log):
+            found.follow(itertools.islice(self._log, found.seen, None))
+        found.seen = len(self._log)
+        self._partitions[key] = found
         if len(self._partitions) > PARTITIONS:
             del self._partitions[next(iter(self._partitions))]
         return found
+
+    def _note(self, info: NodeInfo) -> None:
+        """The node's number of tasks changed."""
+        self._log.append(info)
+        if len(self._log) > LOG + 4 * self.known:
+            # Made anew when they are needed. Not brought up to date here: one of them may just be searched.
+            self._partitions.clear()
+            self._log.clear()
 
     def put_node(self, node: Node) -> None:
         """A node came or changed."""
@@ -224,8 +245,8 @@ class NodeSet:
         self._tally(info, -1)
         info.set_node(node)
         self._tally(info, 1)
-        self._bucket(info)
         self._forget_verdicts(node.id)
+        self._bucket(info)
 
     def drop_node(self, node_id: str) -> None:
         """A node left the store. Tasks that still name it are kept apart from all others."""
@@ -294,8 +315,7 @@ class NodeSet:
         if info.active == before:
             return
         if info.available:
-            for partition in self._partitions.values():
-                partition.move(info, before)
+            self._note(info)
         if service_id in info.by_service:
             self.running.setdefault(service_id, {})[info.id] = info
         else:

@@ -2,8 +2,12 @@
 
 The scheduler wants the emptiest node of the part with the fewest replicas, for each task anew. A `Partition` keeps
 the nodes sorted in just that way: a tree with one level a label, its leaves being buckets of nodes with equally many
-tasks. It is made once for a list of labels and then follows the nodes, so placing a service costs what its own tasks
-cost, not what the cluster's size would.
+tasks. It is made once for a list of labels and a fixed demand (constraints, platforms, plugins: nodes that cannot
+satisfy it are not in it), and then follows the nodes, so placing a service costs what its own tasks cost, not what the
+cluster's size would, also when its constraints leave three nodes of 5,000.
+
+It follows lazily: the node set notes in one log which nodes' number of tasks changed, and a partition sorts them in
+when it is used next. So partitions that nobody uses cost nothing, and buckets stay as they are while a group is placed.
 
 The partition by no label at all is a single leaf: this is how services without preferences see the nodes.
 """
@@ -18,6 +22,7 @@ from swarm_agent.model.objects import Node
 from swarm_agent.model.specs import PlacementPreference
 
 if TYPE_CHECKING:
+    from .filters import Fixed
     from .nodeset import NodeInfo
 
 Path = tuple[str, ...]
@@ -55,39 +60,63 @@ class Branch:
 
 
 class Partition:
-    """All available nodes by the values of some labels."""
+    """The available nodes that satisfy a fixed demand, by the values of some labels."""
 
-    __slots__ = ("_labels", "paths", "root")
+    __slots__ = ("_at", "_fixed", "_labels", "paths", "root", "seen")
 
-    def __init__(self, labels: Path) -> None:
+    def __init__(self, labels: Path, fixed: Fixed | None = None) -> None:
         self._labels = labels
+        self._fixed = fixed
+        self._at: dict[str, int] = {}
         self.root = Branch()
         self.paths: dict[str, Path] = {}
         """Where each node is, by node id."""
+        self.seen = 0
+        """How much of the node set's log is sorted in."""
+
+    def path_of(self, info: NodeInfo) -> Path:
+        """The node's values of the labels, whether it is in the partition or not."""
+        assert info.node is not None
+        return tuple(_label(info.node, label) for label in self._labels)
 
     def add(self, info: NodeInfo) -> None:
-        """The node is available now."""
+        """The node is available now, or has changed."""
         assert info.node is not None
-        path = tuple(_label(info.node, label) for label in self._labels)
+        # Not by the remembered verdicts: they may be of before the change.
+        if self._fixed is None or self._fixed.refuses(info.node) is None:
+            self.put(info)
+
+    def put(self, info: NodeInfo) -> None:
+        """Take in a node that satisfies the demand."""
+        path = self.path_of(info)
         self.paths[info.id] = path
+        self._at[info.id] = info.active
         self._leaf(path).buckets.setdefault(info.active, {})[info.id] = info
 
     def remove(self, info: NodeInfo) -> None:
-        """The node is available no more. Its number of tasks must be what it was when it was added or moved."""
-        path = self.paths.pop(info.id)
+        """The node is available no more."""
+        path = self.paths.pop(info.id, None)
+        if path is None:
+            return
         branches = [self.root]
         for value in path:
             branches.append(branches[-1].branches[value])
-        self._take(branches[-1], info.id, info.active)
+        self._take(branches[-1], info.id, self._at.pop(info.id))
         for value, parent, branch in zip(reversed(path), reversed(branches[:-1]), reversed(branches[1:]), strict=True):
             if branch.is_empty:
                 del parent.branches[value]
 
-    def move(self, info: NodeInfo, before: int) -> None:
-        """The node has another number of tasks than before."""
-        leaf = self._leaf(self.paths[info.id])
-        self._take(leaf, info.id, before)
-        leaf.buckets.setdefault(info.active, {})[info.id] = info
+    def follow(self, changed: Iterable[NodeInfo]) -> None:
+        """Sort in nodes whose number of tasks may have changed."""
+        at, paths = self._at, self.paths
+        for info in changed:
+            before = at.get(info.id)
+            if before is None or before == info.active:
+                continue
+            leaf = self._leaf(paths[info.id])
+            self._take(leaf, info.id, before)
+            leaf.buckets.setdefault(info.active, {})[info.id] = info
+            at[info.id] = info.active
 
     def _leaf(self, path: Path) -> Branch:
         branch = self.root

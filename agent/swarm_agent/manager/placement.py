@@ -22,7 +22,7 @@ from swarm_agent.model.specs import PlacementPreference
 
 from .filters import Demand, Filter
 from .nodeset import FailureKey, NodeInfo, NodeSet
-from .partition import Branch, Buckets, descriptors
+from .partition import Branch, Buckets, Path, descriptors
 
 Entry = tuple[int, int, int, int, NodeInfo]
 """Penalty for failures, tasks of the service, tasks, a tie-breaker, the node: smaller is better."""
@@ -53,17 +53,28 @@ class Group:
         self._key = key
         self._now = now
         self._ties = itertools.count()
-        labels = descriptors(preferences)
-        self._paths = nodes.partition(labels).paths
+        self._counted = False
+        self._partition = nodes.partition(descriptors(preferences), demand.fixed)
         running = [info for info in nodes.running.get(demand.service_id, {}).values() if info.available]
-        self._chooser = self._choose_in(nodes.partition(labels).root, 0, running)
+        self._chooser = self._choose_in(self._partition.root, 0, running)
 
     def next(self) -> NodeInfo | None:
         """The best node for one more task."""
         info = self._chooser.next()
         if info is None:
             self.refusals[Filter.READY] = self._nodes.unavailable
+            self._count_the_unfit()
         return info
+
+    def _count_the_unfit(self) -> None:
+        """Nodes that are not in the partition were never asked; now their reasons count."""
+        if self._counted:
+            return
+        self._counted = True
+        paths, running = self._partition.paths, self._nodes.running.get(self.demand.service_id, {})
+        for info in self._nodes.nodes.values():
+            if info.available and info.id not in paths and info.id not in running:
+                self.admits(info)
 
     def entry(self, info: NodeInfo) -> Entry:
         """The node with its rank."""
@@ -89,12 +100,19 @@ class Group:
             return _Leaf(self, self._in_order(branch.buckets, running))
         parts: dict[str, list[NodeInfo]] = {}
         for info in running:
-            parts.setdefault(self._paths[info.id][level], []).append(info)
+            parts.setdefault(self._path(info)[level], []).append(info)
         service = self.demand.service_id
-        used = [(sum(info.by_service[service] for info in infos), value) for value, infos in parts.items()]
+        used = [
+            (sum([info.by_service[service] for info in infos]), value)
+            for value, infos in parts.items()
+            if value in branch.branches
+        ]
         return _Even(
             branch, used, lambda value: self._choose_in(branch.branches[value], level + 1, parts.get(value, []))
         )
+
+    def _path(self, info: NodeInfo) -> Path:
+        return self._partition.paths.get(info.id) or self._partition.path_of(info)
 
     def _in_order(self, buckets: Buckets, running: list[NodeInfo]) -> Iterator[Entry]:
         """All nodes that fit, best first, found while they are asked for. Nodes that get a task meanwhile run the
@@ -102,7 +120,7 @@ class Group:
         service = self.demand.service_id
         last: list[Entry] = []
         for active in sorted(buckets):
-            for info in list(buckets.get(active, {}).values()):
+            for info in buckets[active].values():
                 if service not in info.by_service and self.admits(info):
                     entry = self.entry(info)
                     if entry[0]:

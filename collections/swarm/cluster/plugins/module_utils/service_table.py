@@ -266,7 +266,7 @@ _CONDUCT = (
     _pairs("labels", "Labels of the service, exactly these (besides those that O(devices), O(privileged), O(shm_size), "
            "O(runtime) and O(gpus) stand for).", "Labels"),
     # Docker Swarm has no fields for these; they are kept as labels, see `service_values.with_label_options`.
-    Field("devices", "Devices of the host in containers, such as V(/dev/fuse) or V(/dev/sda:/dev/xvda:r), exactly these.",
+    Field("devices", "Devices of the host, such as V(/dev/fuse) or V(/dev/sda:/dev/xvda:r), exactly these.",
           "list", elements="str"),
     Field("privileged", "Whether containers get all capabilities and devices.", "bool"),
     Field("shm_size", "Size of containers' C(/dev/shm), such as V(64m)."),

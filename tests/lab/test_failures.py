@@ -9,6 +9,7 @@ from tests.lab.labkit import Host, Lab, eventually
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
+CTL = "/opt/swarm-agent/current/bin/swarmctl"
 PORT = 8090
 REPLICAS = 4
 
@@ -97,6 +98,61 @@ def test_tasks_of_a_host_without_power_run_elsewhere_and_it_comes_back_clean(lab
     eventually(lambda: not task_containers(lab.host("host3"), "web"))
     eventually(lambda: all_answer(lab))
     assert all_run(host1)
+
+
+def state_of(host1: Host, name: str) -> str:
+    return {node["Hostname"]: node["Status"] for node in nodes(host1)}[name]
+
+
+def metric(host: Host, name: str) -> float:
+    """One value of the host's agent."""
+    text = host.exec("curl -s --unix-socket /run/swarm-agent/docker.sock http://agent/swarm-agent/metrics").out
+    return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.rpartition(" ")[0] == name)
+
+
+def test_members_and_metrics_tell_what_is_so(lab, host1):
+    eventually(lambda: all_run(host1))
+    shown = host1.exec(f"COLUMNS=250 {CTL} members").out
+    for host in lab:
+        assert f"{host.address}:7946" in shown and host.name in shown
+    assert shown.count("alive") == len(lab.hosts)
+    task = running(host1, "web")[0]
+    [state, row] = host1.exec(f"{CTL} members --explain {task['id']}").lines
+    assert f"Task {task['id']} is running on node" in state and "is visible" in row
+    assert metric(host1, 'swarm_gossip_members{state="alive"}') == 2
+    assert metric(host1, "swarm_raft_leads") == 1 and metric(host1, 'swarm_tasks{state="running"}') >= REPLICAS
+    worker = host1.docker("node inspect host2 --format {{.ID}}").out
+    assert f"{worker} is this node" in lab.host("host2").exec(f"{CTL} members --explain {worker[:9]}").out
+
+
+def test_a_slow_host_is_not_declared_dead(lab, host1):
+    """Its agent stands still for half a second, again and again, as on a starved machine."""
+    eventually(lambda: all_run(host1))
+    deaths = [metric(lab.host(name), "swarm_gossip_deaths_total") for name in ("host1", "host3")]
+    slow = lab.host("host2")
+    pid = slow.exec("systemctl show --property MainPID --value swarm-agent").out
+    before = metric(slow, "swarm_gossip_pauses_total")
+    slow.exec(f"for i in 1 2 3 4 5 6; do kill -STOP {pid}; sleep 0.5; kill -CONT {pid}; sleep 0.3; done")
+    assert metric(slow, "swarm_gossip_pauses_total") > before, "it knows that it stood still"
+    assert state_of(host1, "host2") == "Ready" and all_run(host1)
+    assert [metric(lab.host(name), "swarm_gossip_deaths_total") for name in ("host1", "host3")] == deaths
+
+
+def test_a_frozen_host_is_noticed_though_its_connections_live(lab, host1):
+    """No connection closes and its kernel acknowledges: Swarm takes such a host for well until its heartbeats' end."""
+    host1.docker("service update --detach --force web")
+    eventually(lambda: "host2" in {task["node"] for task in running(host1, "web")} and all_run(host1))
+    lost = next(task for task in running(host1, "web") if task["node"] == "host2")
+    victim = lab.host("host2")
+    victim.freeze()
+    eventually(lambda: state_of(host1, "host2") == "Down")
+    assert "is dead" in host1.exec(f"{CTL} members --explain host2").out
+    eventually(lambda: len([task for task in running(host1, "web") if task["node"] != "host2"]) == REPLICAS)
+    assert "is hidden" in host1.exec(f"{CTL} members --explain {lost['id']}").out
+    victim.thaw()
+    eventually(lambda: state_of(host1, "host2") == "Ready", timeout=60)
+    eventually(lambda: not any(lost["id"] in name for name in task_containers(victim, "web")), timeout=60)
+    eventually(lambda: all_run(host1) and all_answer(lab))
 
 
 def test_a_host_cut_off_and_healed_gives_up_what_runs_elsewhere_now(lab, host1):

@@ -742,6 +742,18 @@ class ForgetsToRefute(Core):
         self.membership._refute = lambda incarnation: None  # type: ignore[method-assign]
 
 
+def test_the_world_notices_in_a_large_cluster_that_somebody_else_raised_an_incarnation() -> None:
+    world = scenarios.formed(40)
+
+    def meddle(core: Core) -> None:
+        peer = core.kernel.members.get("n7")
+        assert peer is not None
+        peer.incarnation += 1
+
+    with pytest.raises(AssertionError, match="n3 raised that of n7"):
+        world.do("n3", meddle)
+
+
 def test_the_world_notices_a_core_that_does_not_refute() -> None:
     world = World(50, core=ForgetsToRefute)
     world.cluster(3)

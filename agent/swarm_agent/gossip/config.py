@@ -36,7 +36,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     flap_max: float = 4.0
     flap_memory: float = 300.0
     # A host that did not run for a while (a frozen VM, no CPU) says for how long with its next word, and is not
-    # declared dead sooner than 1.25 times that plus 0.5 s until it has run well for stall_memory: should it die then,
+    # declared dead sooner than 1.5 times that plus 0.5 s until it has run well for stall_memory: should it die then,
     # it is missed that much later. Shorter stops than stall_min are covered by the suspicion time; longer ones than
     # stall_max were an outage, which nobody should wait for again.
     stall_min: float = 1.0

@@ -25,9 +25,12 @@ def timeout(low: float, high: float, confirmations: int, wanted: int) -> float:
     return max(low, high - (high - low) * share)
 
 
+LONGEST_ALLOWANCE = 20.0  # seconds; the leader gives up on a silent session before that
+
+
 def allowance(stall: float) -> float:
     """Shortest suspicion, in seconds, of a member whose process stopped for up to `stall` seconds lately."""
-    return 1.25 * stall + 0.5 if stall else 0.0
+    return min(LONGEST_ALLOWANCE, 1.5 * stall + 0.5) if stall else 0.0
 
 
 class Suspicion:

@@ -49,7 +49,8 @@ def gossip(stats: Mapping[str, int]) -> list[Family]:
     for name in GOSSIP_GAUGES:
         families.append(gauge(f"swarm_gossip_{name}", _GOSSIP_HELP[name], stats.get(name, 0)))
     shown = {"members_", "refused_", "streams_"}
-    for name, value in sorted(stats.items()):
+    always = dict.fromkeys(_GOSSIP_HELP, 0)  # a counter that is not there yet cannot be alarmed on
+    for name, value in sorted({**always, **stats}.items()):
         if name in GOSSIP_GAUGES or name.removeprefix("queue_") in QUEUES or any(name.startswith(p) for p in shown):
             continue
         families.append(counter(f"swarm_gossip_{name}_total", _GOSSIP_HELP.get(name, "See docs/metrics.md."), value))

@@ -49,8 +49,8 @@ def test_suspicion_shrinks_with_each_independent_accuser() -> None:
     assert timeout(2, 12, 0, 0) == 2
 
 
-def test_who_stops_now_and_then_is_given_a_quarter_more_than_its_longest_stop() -> None:
-    assert [allowance(stall) for stall in (0.0, 1.0, 4.0, 15.0)] == [0.0, 1.75, 5.5, 19.25]
+def test_who_stops_now_and_then_is_given_half_as_much_again() -> None:
+    assert [allowance(stall) for stall in (0.0, 1.0, 4.0, 15.0)] == [0.0, 2.0, 6.5, 20.0]
 
 
 def test_an_accuser_counts_once_and_the_unknown_never() -> None:

@@ -1,6 +1,8 @@
 """How long planning and applying take for many services, and what a change of one task costs.
 
-    ip netns add scale; ip netns exec scale python tests/bench/network_scale.py [SERVICES] [TASKS]; ip netns del scale
+    ip netns add scale
+    ip netns exec scale python tests/bench/network_scale.py [SERVICES] [TASKS] [BALANCER]
+    ip netns del scale
 
 Everything is real but the packets: one network, `SERVICES` services with a VIP and a published port, tasks on three
 hosts.
@@ -25,7 +27,7 @@ from swarm_agent.model.objects import Network, NetworkDriverState  # noqa: E402
 from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow  # noqa: E402
 from swarm_agent.model.specs import NetworkSpec  # noqa: E402
 from swarm_agent.network import NetworkManager, NetworkTables  # noqa: E402
-from swarm_agent.network.iptables import IptablesBalancer  # noqa: E402
+from swarm_agent.network.choice import choose  # noqa: E402
 from swarm_agent.network.plan import plan  # noqa: E402
 from swarm_agent.network.tables import VNI_OPTION, HostFacts  # noqa: E402
 
@@ -61,7 +63,7 @@ def timed(label: str, started: float) -> float:
     return now
 
 
-async def main(services: int = 1000, tasks: int = 10) -> None:
+async def main(services: int = 1000, tasks: int = 10, balancer: str = "auto") -> None:
     for command in (
         "ip link set lo up",
         "ip link add under0 type bridge",
@@ -72,16 +74,22 @@ async def main(services: int = 1000, tasks: int = 10) -> None:
     full = tables(services, tasks)
     facts = HostFacts("n1", "10.99.0.1")
     started = time.perf_counter()
-    state = plan(full, facts, IptablesBalancer()).state
+    balancing, reason = choose(balancer)
+    print(f"balancer {balancing.name}: {reason}")
+    state = plan(full, facts, balancing).state
     started = timed(f"plan, {services} services x {tasks} tasks", started)
-    plan(full, facts, IptablesBalancer())
+    plan(full, facts, balancing)
     timed("plan again", started)
     print(
-        f"rules {sum(map(len, state.chains.values()))}, forwarding entries {len(state.fdb)}, routes {len(state.routes)}"
+        f"rules {sum(map(len, state.chains.values()))}, IPVS services {len(state.services)}, destinations "
+        f"{len(state.destinations)}, forwarding entries {len(state.fdb)}, routes {len(state.routes)}"
     )
 
     manager = NetworkManager(
-        node_id="n1", underlay="10.99.0.1", engine=BridgeMaker(Path(tempfile.mkdtemp()) / "networks")
+        node_id="n1",
+        underlay="10.99.0.1",
+        balancer=balancing.name,
+        engine=BridgeMaker(Path(tempfile.mkdtemp()) / "networks"),
     )
     await manager.start()
     started = time.perf_counter()
@@ -107,4 +115,4 @@ async def main(services: int = 1000, tasks: int = 10) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*map(int, sys.argv[1:])))
+    asyncio.run(main(*map(int, sys.argv[1:3]), *sys.argv[3:]))

@@ -57,7 +57,7 @@ kind, host, port, source, count, payload = sys.argv[1:]
 for _ in range(int(count)):
     if kind == "tcp":
         link = socket.socket()
-        link.settimeout(2)
+        link.settimeout(5)
         link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if int(source):
             link.bind(("", int(source)))
@@ -80,7 +80,7 @@ for _ in range(int(count)):
         link.close()
     else:
         link = socket.socket(type=socket.SOCK_DGRAM)
-        link.settimeout(2)
+        link.settimeout(5)
         if int(source):
             link.bind(("", int(source)))
         link.sendto(b"x", (host, int(port)))
@@ -141,7 +141,8 @@ class Bed:
 
     SUBNETS = {"ingress": "10.0.0", "net1": "10.0.1"}
 
-    def __init__(self, hosts: int = 3) -> None:
+    def __init__(self, hosts: int = 3, balancer: str = "auto") -> None:
+        self.balancer = balancer
         # Runs of several checkouts stay out of each other's way.
         self.prefix = f"swt{zlib.crc32(str(ROOT).encode()) & 0xFFF:03x}-"
         self.folder = tempfile.mkdtemp(prefix="swt")
@@ -210,6 +211,7 @@ class Bed:
                 address,
                 "",
                 f"{self.folder}/{name}",
+                self.balancer,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -319,7 +321,7 @@ class Bed:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
 
 
-def eventually(check: object, timeout: float = 8) -> bool:
+def eventually(check: object, timeout: float = 30) -> bool:
     """Whether a callable becomes true in time."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:

@@ -66,7 +66,7 @@ def firewall(network: EngineNetwork) -> list[str]:
     ]
 
 
-async def main(node_id: str, underlay: str, engine_socket: str = "", memory: str = "") -> None:
+async def main(node_id: str, underlay: str, engine_socket: str = "", memory: str = "", balancer: str = "auto") -> None:
     engine = None if engine_socket else BridgeMaker(Path(f"{memory}.networks"))
     manager = NetworkManager(
         node_id=node_id,
@@ -74,6 +74,7 @@ async def main(node_id: str, underlay: str, engine_socket: str = "", memory: str
         engine=engine,
         engine_socket=engine_socket,
         memory=Path(memory) if memory else None,
+        balancer=balancer,
     )
     await manager.start()
     loop = asyncio.get_running_loop()
@@ -82,7 +83,7 @@ async def main(node_id: str, underlay: str, engine_socket: str = "", memory: str
         match command:
             case "update":
                 tables = msgspec.msgpack.decode(base64.b64decode(argument), type=NetworkTables)
-                applied = await manager.wait_applied(manager.update(tables), 20)
+                applied = await manager.wait_applied(manager.update(tables), 60)
                 print("applied" if applied else f"not applied: {'; '.join(manager.failures)}", flush=True)
             case "attach":
                 print(await manager.attach(argument), flush=True)

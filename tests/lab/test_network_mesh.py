@@ -15,6 +15,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from network_bed import Bed, Container, Host, eventually, run
 
+from swarm_agent.network import ipvs_netlink
+
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.timeout(120),
@@ -22,9 +24,16 @@ pytestmark = [
 VIP = "10.0.1.200"
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[Bed]:
-    bed = Bed()
+LACKING = {"iptables": "", "ipvs": ipvs_netlink.available()}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.skipif(bool(why), reason=why)) for name, why in LACKING.items()],
+)
+def made(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """A bed for each balancer that this kernel has."""
+    bed = Bed(balancer=request.param)
     try:
         yield bed
     finally:
@@ -282,7 +291,7 @@ def test_no_connection_is_lost_while_endpoints_change(bed: Bed) -> None:
 
 UDP_CLIENT = """
 import socket, sys
-link = socket.socket(type=socket.SOCK_DGRAM); link.settimeout(1); link.bind(("", 46000))
+link = socket.socket(type=socket.SOCK_DGRAM); link.settimeout(3); link.bind(("", 46000))
 link.connect(("10.99.0.1", 5353))
 for line in sys.stdin:
     try:
@@ -395,8 +404,9 @@ def test_a_restarted_agent_disturbs_nothing_while_it_hears_of_others(bed: Bed, r
     assert set(call(bed, bed.client, first.address, count=10)) == {"c1 10.99.0.100"}
 
 
-def test_removal_leaves_a_host_as_it_was_found() -> None:
-    bed = Bed(hosts=2)
+@pytest.mark.parametrize("balancer", [name for name, why in LACKING.items() if not why])
+def test_removal_leaves_a_host_as_it_was_found(balancer: str) -> None:
+    bed = Bed(hosts=2, balancer=balancer)
     try:
         host = bed.hosts[0]
         host.run("iptables -A FORWARD -s 192.0.2.0/24 -j ACCEPT")

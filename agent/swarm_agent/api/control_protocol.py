@@ -9,6 +9,7 @@ from typing import Protocol
 from swarm_agent.gossip.inspect import GossipView
 from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
+from swarm_agent.network.report import MeshReport
 from swarm_agent.store.store import Store
 
 
@@ -121,6 +122,9 @@ class NodeControl(Protocol):
 
     async def join(self, request: JoinRequest) -> None:
         """Raises ClusterError."""
+
+    async def mesh_report(self) -> MeshReport:
+        """What this host balances. Raises ClusterError outside a cluster and before the data plane has started."""
 
     @property
     def attachments(self) -> NetworkAttachments | None:

@@ -54,6 +54,7 @@ _LOCAL = {
     ("POST", "/swarm/join"): "join",
     ("POST", "/swarm/leave"): "leave",
     ("POST", "/swarm/unlock"): "unlock",
+    ("GET", "/swarm-agent/v1/mesh"): "mesh",
     ("POST", "/swarm-agent/v1/snapshot"): "snapshot",
     ("POST", "/swarm-agent/v1/restore"): "restore",
     ("GET", "/swarm-agent/v1/members"): "members",
@@ -193,6 +194,9 @@ class LocalApi:
         return EMPTY
 
     # --- what Swarm does not have: swarmctl's calls -------------------------------------------------------------------
+
+    async def _mesh(self, request: Request) -> Response:
+        return json_response(await self._node.mesh_report())
 
     async def _snapshot(self, request: Request) -> Stream:
         wanted = read_json(request, SnapshotRequest)

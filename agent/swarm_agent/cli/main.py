@@ -9,7 +9,7 @@ from types import ModuleType
 
 from rich.console import Console
 
-from . import dns, explain, members, rebalance, snapshot, status
+from . import dns, explain, members, mesh, rebalance, snapshot, status
 from .client import Agent, CommandError
 
 VERBS: dict[str, ModuleType] = {
@@ -19,6 +19,7 @@ VERBS: dict[str, ModuleType] = {
     "members": members,
     "snapshot": snapshot,
     "dns": dns,
+    "mesh": mesh,
 }
 """Verb → module with HELP, add_arguments(parser) and run(agent, arguments, console)."""
 

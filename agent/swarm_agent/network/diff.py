@@ -19,6 +19,7 @@ from .state import (
     Jump,
     KernelState,
     Operation,
+    RemoveDestination,
     RemoveFdb,
     RemoveLink,
     RemoveNeighbour,
@@ -26,13 +27,17 @@ from .state import (
     RemovePortFdb,
     RemoveRoute,
     RemoveRule,
+    RemoveService,
     Restore,
     SetBridge,
+    SetDestination,
     SetFdb,
     SetNeighbour,
     SetPortFdb,
     SetRoute,
+    SetService,
     SetSysctl,
+    SetTimeouts,
 )
 
 K = TypeVar("K")
@@ -104,13 +109,30 @@ def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation
     ]
     operations += [SetRoute(*key, *value) for key, value in changed(there.routes, wanted.routes)]
     operations += [AddRule(rule) for rule in sorted(wanted.rules - there.rules, key=repr)]
+    new, old = ipvs_operations(there, wanted)
+    operations += new
     operations += restores(there, wanted)
+    operations += old
     operations += [RemoveRule(rule) for rule in sorted(there.rules - wanted.rules, key=repr)]
     operations += [RemoveRoute(*key) for key in gone(there.routes, wanted.routes)]
     operations += [RemoveNeighbour(*key) for key in gone(there.neighbours, wanted.neighbours)]
     operations += [RemoveFdb(*key) for key in gone(there.fdb, wanted.fdb)]
     operations += [RemovePortFdb(*key) for key in sorted(gone(there.port_fdb, wanted.port_fdb))]
     return operations
+
+
+def ipvs_operations(there: KernelState, wanted: KernelState) -> tuple[list[Operation], list[Operation]]:
+    """(what comes before the rules that send packets to IPVS, what goes after them)."""
+    new: list[Operation] = []
+    if wanted.timeouts is not None and wanted.timeouts != there.timeouts:
+        new.append(SetTimeouts(wanted.timeouts))
+    new += [SetService(*item) for item in changed(there.services, wanted.services)]
+    new += [SetDestination(*key, weight) for key, weight in changed(there.destinations, wanted.destinations)]
+    lost = set(gone(there.services, wanted.services))
+    old: list[Operation] = [
+        RemoveDestination(*key) for key in gone(there.destinations, wanted.destinations) if key[0] not in lost
+    ]
+    return new, [*old, *(RemoveService(mark) for mark in sorted(lost))]
 
 
 def restores(there: KernelState, wanted: KernelState) -> list[Operation]:

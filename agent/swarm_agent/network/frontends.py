@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm_agent.model.rows import AddressRow, EndpointRow
 
-from .state import Chain, ChainKey
+from .state import Chain, ChainKey, Destination, Jump, Rule, Timeouts
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,11 +26,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port of every address of this host."""
+    """A port of every address of this host. `draining`: tasks whose connections go on, but that get no new ones."""
 
     protocol: str
     port: int
     targets: tuple[Target, ...]
+    draining: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +41,38 @@ class VirtualAddress:
     network_id: str
     vip: str
     targets: tuple[Target, ...]
+    draining: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Balanced:
+    """The part of the plan (state.KernelState) that a balancer makes, and frontends that it had to leave out."""
+
+    chains: Mapping[ChainKey, Chain]
+    jumps: frozenset[Jump] = frozenset()
+    services: Mapping[int, str] = field(default_factory=dict)
+    destinations: Mapping[Destination, int] = field(default_factory=dict)
+    timeouts: Timeouts | None = None
+    routes: Mapping[tuple[int, str], tuple[str, str]] = field(default_factory=dict)
+    rules: frozenset[Rule] = frozenset()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 class Balancer(Protocol):
-    """Makes the chains that spread new connections over targets.
+    """Spreads new connections over targets.
 
-    The chains SWARM-PUBLISH and SWARM-VIP (nat) are entered for packets to addresses of this host and to all others;
-    a balancer marks what it takes (names.PUBLISHED_BIT, VIP_BIT, in packet and connection) and leaves the rest alone.
-    SWARM-REFUSE (filter) answers for VIPs that have no target. `subnets`: network id → subnet.
+    These chains are entered, and so must be there: SWARM-FRONT and SWARM-FRONT-OUT (mangle) for packets that come in
+    and that this host sends, SWARM-PRE (nat) for the first of a connection, SWARM-REFUSE (filter), which answers for
+    VIPs that have no target. A balancer marks what it takes (names.PUBLISHED_BIT, VIP_BIT, in packet and connection)
+    and leaves the rest alone. `subnets`: network id → subnet.
     """
 
     name: str
 
-    def published(self, frontends: Iterable[Published]) -> Mapping[ChainKey, Chain]: ...
-
-    def virtual(self, frontends: Iterable[VirtualAddress], subnets: Mapping[str, str]) -> Mapping[ChainKey, Chain]: ...
+    def balance(
+        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str]
+    ) -> Balanced: ...
 
 
 def ingress_address(row: EndpointRow, ingress_id: str) -> AddressRow | None:
@@ -73,25 +91,33 @@ def published_frontends(rows: Iterable[EndpointRow], ingress_id: str) -> list[Pu
 
     Two services meet on one port only for moments (a port moves between them); then both answer.
     """
-    found: dict[tuple[str, int], set[Target]] = defaultdict(set)
+    found: dict[tuple[str, int], dict[Target, bool]] = defaultdict(dict)
     for row in rows:
         address = ingress_address(row, ingress_id)
-        if address is None or not row.active:
+        if address is None:
             continue
         for port in row.ports:
             if port.mode != "host" and port.published:
-                found[port.protocol or "tcp", port.published].add(Target(address.ip, port.target))
-    return [Published(protocol, port, tuple(sorted(found[protocol, port]))) for protocol, port in sorted(found)]
+                targets = found[port.protocol or "tcp", port.published]
+                target = Target(address.ip, port.target)
+                targets[target] = targets.get(target, False) or row.active
+    return [Published(*key, *_split(found[key])) for key in sorted(found)]
 
 
 def virtual_frontends(rows: Iterable[EndpointRow], network_ids: Iterable[str]) -> list[VirtualAddress]:
     """VIPs on the given networks. A VIP known from an inactive row alone is there, without targets."""
     wanted = set(network_ids)
-    found: dict[tuple[str, str], set[Target]] = defaultdict(set)
+    found: dict[tuple[str, str], dict[Target, bool]] = defaultdict(dict)
     for row in rows:
         for address in row.addresses:
             if address.vip and address.network_id in wanted:
                 targets = found[address.network_id, address.vip]
-                if row.active:
-                    targets.add(Target(address.ip))
-    return [VirtualAddress(network, vip, tuple(sorted(found[network, vip]))) for network, vip in sorted(found)]
+                target = Target(address.ip)
+                targets[target] = targets.get(target, False) or row.active
+    return [VirtualAddress(*key, *_split(found[key])) for key in sorted(found)]
+
+
+def _split(targets: Mapping[Target, bool]) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+    """(active, draining)."""
+    ordered = sorted(targets)
+    return tuple(item for item in ordered if targets[item]), tuple(item for item in ordered if not targets[item])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from .frontends import Published, Target, VirtualAddress
+from .frontends import Balanced, Published, Target, VirtualAddress
 from .names import PUBLISHED_BIT, VIP_BIT, chain_name
 from .state import Chain, ChainKey
 
@@ -36,40 +36,63 @@ def spread(targets: tuple[Target, ...], protocol: str = "") -> Chain:
     return tuple(rules)
 
 
+def refusals(vips: Iterable[VirtualAddress]) -> Chain:
+    """Filter rules that answer for VIPs without a task."""
+    return tuple(f"-d {vip.vip}/32 -j REJECT --reject-with icmp-port-unreachable" for vip in vips if not vip.targets)
+
+
+_RESTORE_PUBLISHED = (
+    f"-m conntrack --ctdir ORIGINAL -m connmark --mark {PUBLISHED_BIT:#x}/{PUBLISHED_BIT:#x} "
+    f"-j CONNMARK --restore-mark --nfmask {PUBLISHED_BIT:#x} --ctmask {PUBLISHED_BIT:#x}"
+)
+
+
 class IptablesBalancer:
     """Balances with nat chains. See frontends.Balancer."""
 
     name = "iptables"
 
-    def published(self, frontends: Iterable[Published]) -> Mapping[ChainKey, Chain]:
-        chains: dict[ChainKey, Chain] = {}
-        entries = []
-        for frontend in frontends:
-            if not frontend.targets:
-                continue
-            protocol, port = frontend.protocol, frontend.port
-            chain = f"SWARM-P-{protocol}-{port}"
-            entries.append(f"-p {protocol} -m {protocol} --dport {port} -j {chain}")
-            chains["nat", chain] = (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, protocol))
-        chains["nat", PUBLISH_CHAIN] = tuple(entries)
-        return chains
+    def balance(
+        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str]
+    ) -> Balanced:
+        chains: dict[ChainKey, Chain] = {
+            ("mangle", "SWARM-FRONT"): (_RESTORE_PUBLISHED,),
+            ("mangle", "SWARM-FRONT-OUT"): (_RESTORE_PUBLISHED,),
+            ("nat", "SWARM-PRE"): (f"-j {VIRTUAL_CHAIN}", f"-m addrtype --dst-type LOCAL -j {PUBLISH_CHAIN}"),
+        }
+        chains.update(_published(published))
+        chains.update(_virtual(virtual, subnets))
+        return Balanced(chains)
 
-    def virtual(self, frontends: Iterable[VirtualAddress], subnets: Mapping[str, str]) -> Mapping[ChainKey, Chain]:
-        chains: dict[ChainKey, Chain] = {}
-        entries: dict[str, list[str]] = defaultdict(list)
-        refused = []
-        for frontend in frontends:
-            if not frontend.targets:
-                refused.append(f"-d {frontend.vip}/32 -j REJECT --reject-with icmp-port-unreachable")
-                continue
+
+def _published(frontends: Iterable[Published]) -> dict[ChainKey, Chain]:
+    chains: dict[ChainKey, Chain] = {}
+    entries = []
+    for frontend in frontends:
+        if not frontend.targets:
+            continue
+        protocol, port = frontend.protocol, frontend.port
+        chain = f"SWARM-P-{protocol}-{port}"
+        entries.append(f"-p {protocol} -m {protocol} --dport {port} -j {chain}")
+        chains["nat", chain] = (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, protocol))
+    chains["nat", PUBLISH_CHAIN] = tuple(entries)
+    return chains
+
+
+def _virtual(frontends: Iterable[VirtualAddress], subnets: Mapping[str, str]) -> dict[ChainKey, Chain]:
+    vips = list(frontends)
+    chains: dict[ChainKey, Chain] = {}
+    entries: dict[str, list[str]] = defaultdict(list)
+    for frontend in vips:
+        if frontend.targets:
             chain = f"SWARM-V-{frontend.vip}"
             entries[frontend.network_id].append(f"-d {frontend.vip}/32 -j {chain}")
             chains["nat", chain] = (*set_bit(VIP_BIT), *spread(frontend.targets))
-        networks = []
-        for network_id, jumps in sorted(entries.items()):
-            chain = chain_name("N", network_id)
-            networks.append(f"-d {subnets[network_id]} -j {chain}")
-            chains["nat", chain] = tuple(jumps)
-        chains["nat", VIRTUAL_CHAIN] = tuple(networks)
-        chains["filter", REFUSE_CHAIN] = tuple(refused)
-        return chains
+    networks = []
+    for network_id, jumps in sorted(entries.items()):
+        chain = chain_name("N", network_id)
+        networks.append(f"-d {subnets[network_id]} -j {chain}")
+        chains["nat", chain] = tuple(jumps)
+    chains["nat", VIRTUAL_CHAIN] = tuple(networks)
+    chains["filter", REFUSE_CHAIN] = refusals(vips)
+    return chains

@@ -20,16 +20,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from . import conntrack, netlink
+from . import conntrack, ipvs_netlink, netlink
+from .choice import AUTO, choose
 from .diff import kernel_operations, network_operations
 from .drain import Draining, OwnedRow, advance, stale_connections
 from .engine import EngineNetworks, EngineRefused, EngineUnavailable
 from .frontends import Balancer
 from .iptables import IptablesBalancer
+from .ipvs_netlink import IpvsWatch
 from .memory import SETTLE, is_settled, load, save, with_memory
 from .netlink import Failure
 from .plan import plan
-from .state import AddLink, CreateNetwork, EngineNetwork, KernelState, Operation, RemoveNetwork, Restore, SetBridge
+from .report import MeshReport, frontends
+from .state import (
+    AddLink,
+    CreateNetwork,
+    EngineNetwork,
+    IpvsOperation,
+    KernelState,
+    Operation,
+    RemoveNetwork,
+    Restore,
+    SetBridge,
+)
 from .tables import HostFacts, NetworkTables, NetworkUnavailable, is_overlay
 from .watch import Watch
 from .xtables import Xtables
@@ -67,13 +80,14 @@ class NetworkManager:
         data_path_port: int = 4789,
         engine_socket: str = "/run/docker.sock",
         engine: NetworkEngine | None = None,
-        balancer: Balancer | None = None,
+        balancer: str = AUTO,
         on_applied: Callable[[int], None] | None = None,
         memory: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_applied(generation)` is called in the event loop each time a newer generation is in the kernel.
 
+        `balancer`: "ipvs", "iptables", or "auto": IPVS where the kernel has it (choice.py).
         `memory`: a file below /run in which tables outlive a restart of the agent (memory.py).
         """
         self._memory = memory
@@ -82,17 +96,21 @@ class NetworkManager:
         self._saved: NetworkTables | None = None
         self._facts = HostFacts(node_id, underlay, port=data_path_port)
         self._engine: NetworkEngine = engine or EngineNetworks(engine_socket)
-        self._balancer: Balancer = balancer or IptablesBalancer()
+        self._wanted_balancer = balancer
+        self._balancer: Balancer = IptablesBalancer()  # until the kernel was asked
+        self._reason = ""
         self._on_applied = on_applied
         self._clock = clock
         self._xtables = Xtables()
         self._tables = NetworkTables()
         self._draining = Draining()
         self._planned_rows: list[OwnedRow] = []
+        self._planned = KernelState()
         self._kernel: KernelState | None = None  # what is there as far as we know; None: look
         self._networks: dict[str, EngineNetwork] = {}  # as the engine has them
         self._attachable: dict[str, str] = {}  # network id → engine's name for it
         self._watch = Watch()
+        self._ipvs = IpvsWatch()
         self._numbers: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())  # our links, our tunnels
         self._bridge_netfilter = False
         self._engine_rests = 0.0  # until then the engine is not asked
@@ -118,10 +136,33 @@ class NetworkManager:
         """What did not work in the last round, for people."""
         return self._failures
 
+    async def report(self) -> MeshReport:
+        """What is balanced on this host, as of the last round."""
+        state = self._planned
+        connections = await asyncio.to_thread(ipvs_netlink.connections, state.services) if state.services else {}
+        return MeshReport(
+            node_id=self._facts.node_id,
+            underlay=self._facts.underlay,
+            mtu=self._facts.mtu,
+            balancer=self._balancer.name,
+            reason=self._reason,
+            rules=sum(map(len, state.chains.values())),
+            services=len(state.services),
+            destinations=len(state.destinations),
+            frontends=frontends(self._planned_rows, self._tables, self._facts.node_id, state, connections),
+            hosts=dict(self._tables.hosts),
+            failures=list(self._failures),
+            problems=list(self._problems),
+        )
+
     async def start(self) -> None:
-        """Begin to apply. Raises LookupError when no link has the underlay address."""
+        """Begin to apply. Raises LookupError when no link has the underlay address, or the kernel lacks the balancer
+        that was asked for.
+        """
         mtu = await asyncio.to_thread(netlink.underlay_mtu, self._facts.underlay)
         self._facts = replace(self._facts, mtu=mtu)
+        self._balancer, self._reason = await asyncio.to_thread(choose, self._wanted_balancer)
+        log.info("balancing by %s: %s", self._balancer.name, self._reason)
         if self._memory is not None:
             self._remembered = await asyncio.to_thread(load, self._memory)
             self._settle_until = self._clock() + SETTLE
@@ -251,6 +292,7 @@ class NetworkManager:
             and self._xtables.undisturbed()
             and netlink.bridge_netfilter() == self._bridge_netfilter
             and netlink.read_sysctls(kernel.sysctls) == kernel.sysctls
+            and self._ipvs.undisturbed(kernel)
         )
 
     async def _round(self) -> tuple[str, ...]:
@@ -269,7 +311,7 @@ class NetworkManager:
         engine_failures += await self._change_networks(removals)
 
         failures = (*engine_failures, *map(str, kernel_failures), *stale_failures)
-        self._planned_rows = rows
+        self._planned_rows, self._planned = rows, wanted
         await self._save(tables)
         self._kernel = None if failures else wanted
         self._tell(operations, failures, planned.problems, repaired=looking and generation == self._applied)
@@ -339,11 +381,14 @@ class NetworkManager:
         there = self._kernel or self._observe(wanted)
         operations = kernel_operations(replace(there, networks=self._networks), wanted)
         failures: list[Failure] = []
-        for restoring, group in groupby(operations, lambda operation: isinstance(operation, Restore)):
-            if restoring:
-                failures += self._xtables.execute(item for item in group if isinstance(item, Restore))
-            else:
-                failures += netlink.execute(group)
+        for kind, group in groupby(operations, executor):
+            match kind:
+                case "iptables":
+                    failures += self._xtables.execute(item for item in group if isinstance(item, Restore))
+                case "ipvs":
+                    failures += ipvs_netlink.execute(item for item in group if isinstance(item, IpvsOperation))
+                case _:
+                    failures += netlink.execute(group)
         self._bridge_netfilter = netlink.bridge_netfilter()
         netlink.open_hairpins()
         tunnels = netlink.numbers(wanted.vxlans)
@@ -354,7 +399,15 @@ class NetworkManager:
         self._looked = self._clock()
         self._watch.forget()  # what comes from here on may be missed below, and asks for another look
         chains, jumps = self._xtables.observe(wanted.jumps)
-        return replace(netlink.observe(wanted), chains=chains, jumps=jumps)
+        services, destinations, timeouts = ipvs_netlink.observe()
+        return replace(
+            netlink.observe(wanted),
+            chains=chains,
+            jumps=jumps,
+            services=services,
+            destinations=destinations,
+            timeouts=timeouts,
+        )
 
     def _tell(
         self, operations: list[Operation], failures: tuple[str, ...], problems: tuple[str, ...], repaired: bool
@@ -388,6 +441,13 @@ class NetworkManager:
             if network.id == network_id and not is_overlay(network):
                 return network.spec.name
         return self._attachable.get(network_id)
+
+
+def executor(operation: Operation) -> str:
+    """Which part of the kernel's interface carries an operation out."""
+    if isinstance(operation, Restore):
+        return "iptables"
+    return "ipvs" if isinstance(operation, IpvsOperation) else "netlink"
 
 
 def summary(operations: list[Operation]) -> str:

@@ -22,11 +22,19 @@ NETWORK_LABEL = "com.docker.swarm.network.id"  # on engine networks that we made
 HOST_MASK = 0xFFFF0000
 PUBLISHED_BIT = 0x8000  # this host sent the connection from a published port to a task
 VIP_BIT = 0x4000  # this host sent the connection from a service's VIP to a task
+BALANCED_MASK = 0xFFFF  # the two bits above, and with IPVS the number of the port or VIP (ipvs.py)
 
 TABLE_BASE = 0x73770000  # "sw": our routing tables; + host index, or + 0 for the tasks of published ports
 PUBLISH_TABLE = TABLE_BASE
+VIP_TABLE = TABLE_BASE + 0x10000  # with IPVS: VIPs are addresses of this host
+LOCAL = "local"  # instead of a gateway: the route leads to this host itself
 RULE_PRIORITY = 1073  # after "local" (0), before "main" (32766)
 VXLAN_OVERHEAD = 50  # bytes that VXLAN over IPv4 adds to a packet: 20 IP, 8 UDP, 8 VXLAN, 14 Ethernet
+
+
+def is_our_table(table: int) -> bool:
+    """Whether a routing table belongs to us."""
+    return TABLE_BASE <= table <= VIP_TABLE
 
 
 def bridge_name(network_id: str) -> str:

@@ -20,14 +20,14 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import rt_scope
 
-from .names import BRIDGE_PREFIX, MESH_LINK, RULE_PRIORITY, TABLE_BASE, VXLAN_PREFIX
+from .names import BRIDGE_PREFIX, MESH_LINK, RULE_PRIORITY, VXLAN_PREFIX, is_our_table
+from .nlsocket import Message
 from .rtnetlink import (
     DEL_NEIGHBOUR,
     DEL_ROUTE,
     NTF_SELF,
     NUD_NOARP,
     NUD_PERMANENT,
-    Message,
     RouteSocket,
     remove_fdb,
     remove_neighbour,
@@ -130,7 +130,7 @@ def observe(wanted: KernelState) -> KernelState:
             elif entry.mastered and entry.state & NUD_NOARP:
                 port_fdb.add((name, entry.mac))
         for found in route.routes():
-            if found.table >> 16 == TABLE_BASE >> 16:
+            if is_our_table(found.table):
                 routes[found.table, found.prefix] = (found.via, names.get(found.ifindex, ""))
     return KernelState(
         bridges=bridges,
@@ -177,7 +177,7 @@ def _rules(ip: Any) -> frozenset[Rule]:
     found = set()
     for rule in ip.get_rules(family=socket.AF_INET):
         table = rule.get("table") or rule["table"]
-        if table >> 16 == TABLE_BASE >> 16:
+        if is_our_table(table):
             found.add(Rule(rule.get("fwmark") or 0, rule.get("fwmask") or 0, table))
     return frozenset(found)
 

@@ -103,8 +103,9 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
 
     overlays = [(network.bridge, network.subnet, network.gateway) for network in networks.values()]
     chains = surrounding_chains(facts.underlay, others, overlays)
-    chains.update(balancer.published(published_frontends((row for _, row in rows), ingress_id)))
-    chains.update(balancer.virtual(virtual, subnets))
+    balanced = balancer.balance(published_frontends((row for _, row in rows), ingress_id), virtual, subnets)
+    chains.update(balanced.chains)
+    problems += balanced.problems
 
     return KernelPlan(
         KernelState(
@@ -120,11 +121,14 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
             fdb=fdb,
             port_fdb=port_fdb,
             neighbours=neighbours,
-            routes=routes,
-            rules=frozenset(rules),
-            sysctls=_sysctls([MESH_LINK, *(network.bridge for network in networks.values())]),
+            routes={**routes, **balanced.routes},
+            rules=frozenset(rules) | balanced.rules,
+            sysctls={**_sysctls([MESH_LINK, *(network.bridge for network in networks.values())]), **balanced.sysctls},
             chains=chains,
-            jumps=JUMPS,
+            jumps=JUMPS | balanced.jumps,
+            services=balanced.services,
+            destinations=balanced.destinations,
+            timeouts=balanced.timeouts,
         ),
         tuple(problems),
     )

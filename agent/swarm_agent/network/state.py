@@ -79,6 +79,18 @@ class Jump:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds after which IPVS forgets a silent connection: established TCP, TCP being closed, UDP."""
+
+    tcp: int
+    tcp_fin: int
+    udp: int
+
+
+Destination = tuple[int, str, int]  # IPVS service (its packet mark), address and port of a task (port 0: as asked for)
+
+
+@dataclass(frozen=True, slots=True)
 class KernelState:
     networks: Mapping[str, EngineNetwork] = field(default_factory=dict)  # by network id
     bridges: Mapping[str, Bridge] = field(default_factory=dict)  # by link
@@ -91,6 +103,9 @@ class KernelState:
     sysctls: Mapping[str, str] = field(default_factory=dict)  # path under /proc/sys → value
     chains: Mapping[ChainKey, Chain] = field(default_factory=dict)
     jumps: frozenset[Jump] = frozenset()
+    services: Mapping[int, str] = field(default_factory=dict)  # IPVS: packet mark → scheduler
+    destinations: Mapping[Destination, int] = field(default_factory=dict)  # IPVS: weight (0: no new connections)
+    timeouts: Timeouts | None = None  # IPVS: None leaves them as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +221,39 @@ class SetSysctl:
 
 
 @dataclass(frozen=True, slots=True)
+class SetService:
+    mark: int
+    scheduler: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService:
+    """Its destinations go with it."""
+
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetDestination:
+    mark: int
+    ip: str
+    port: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDestination:
+    mark: int
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimeouts:
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """One transaction on one iptables table: chains to (re)write, chains to drop, jumps to put first or to remove."""
 
@@ -233,5 +281,11 @@ Operation = (
     | AddRule
     | RemoveRule
     | SetSysctl
+    | SetService
+    | RemoveService
+    | SetDestination
+    | RemoveDestination
+    | SetTimeouts
     | Restore
 )
+IpvsOperation = SetService | RemoveService | SetDestination | RemoveDestination | SetTimeouts

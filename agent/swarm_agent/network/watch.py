@@ -14,8 +14,8 @@ import socket
 import struct
 from collections.abc import Collection
 
-from .names import TABLE_BASE
-from .rtnetlink import attributes, split
+from .names import is_our_table
+from .nlsocket import attributes, split
 
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80  # links, neighbours, IPv4 addresses, routes, rules
 _OF_LINKS = (16, 17, 21)  # link new or changed, link gone, address gone
@@ -40,7 +40,7 @@ def disturbs(data: bytes, links: Collection[int], tunnels: Collection[int]) -> b
             found = struct.unpack_from("=i", body, _INDEX)[0] in tunnels
         elif kind in _OF_TABLES:
             table = dict(attributes(body, _TABLE_HEADER)).get(_TABLE_ATTRIBUTE, bytes(4))
-            found = struct.unpack("=I", table)[0] >> 16 == TABLE_BASE >> 16
+            found = is_our_table(struct.unpack("=I", table)[0])
         else:
             found = False
         if found:

@@ -33,6 +33,7 @@ from swarm_agent.model.objects import Cluster, Node, NodeDescription
 from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.model.specs import EncryptionConfig
+from swarm_agent.network.report import MeshReport
 from swarm_agent.pki import authority, locking, tls
 from swarm_agent.pki.authority import Authority, Identity
 from swarm_agent.pki.files import NodeCertificate
@@ -315,6 +316,12 @@ class ClusterNode:
         self._membership = fresh
         await self._go_on_alone(fresh, lambda tx: founding.sole_manager(tx, fresh.state.node_id))
         return fresh.state.node_id
+
+    async def mesh_report(self) -> MeshReport:
+        """What this host balances. Raises Unavailable outside a cluster and before the data plane has started."""
+        if self._membership is None:
+            raise Unavailable(errors.NOT_IN_SWARM)
+        return await self._membership.data_plane.mesh_report()
 
     async def save_snapshot(self, secret: bytes) -> AsyncGenerator[bytes, None]:
         """A backup of the cluster as a file's pieces, see backup.py. Raises ClusterError."""

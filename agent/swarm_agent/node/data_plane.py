@@ -25,10 +25,12 @@ import msgspec
 from swarm_agent.dns.service import DnsService
 from swarm_agent.gossip import GossipNode, State, Version
 from swarm_agent.model.addresses import ip_of
+from swarm_agent.model.errors import Unavailable
 from swarm_agent.model.objects import Network, Task
 from swarm_agent.model.rows import ENDPOINTS, PEERS, EndpointRow, PeerRow, decode_endpoint, decode_peer, encode_row
 from swarm_agent.model.session import Welcome
 from swarm_agent.network.manager import NetworkManager
+from swarm_agent.network.report import MeshReport
 from swarm_agent.network.tables import NetworkTables, own_peer_rows
 
 from .addresses import split_host_port
@@ -108,6 +110,7 @@ class DataPlane:
             underlay=self._state.data_path,
             data_path_port=port,
             engine_socket=str(self._settings.engine_socket),
+            balancer=self._settings.balancer,
             on_applied=self._applied,
             memory=self._settings.run_dir / "network.tables",
         )
@@ -194,6 +197,12 @@ class DataPlane:
                 await asyncio.sleep(START_RETRY)
             else:
                 return gossip, network
+
+    async def mesh_report(self) -> MeshReport:
+        """What this host balances. Raises Unavailable before the data plane has started."""
+        if self._parts is None:
+            raise Unavailable("the data plane of this host has not started yet; see the agent's log")
+        return await self._parts.network.report()
 
     # --- for the worker ----------------------------------------------------------------------------------------------
 

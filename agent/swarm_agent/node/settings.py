@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+BALANCERS = ("auto", "ipvs", "iptables")
 DEFAULT_FILE = Path("/etc/swarm-agent/agent.toml")
 
 
@@ -27,6 +28,7 @@ class Settings:
     management_port: int = 2377  # tcp, managers; used when no other port is asked for
     dns_port: int = 7953  # udp and tcp on 127.0.0.1: names for the host itself; 0: off
     metrics_addr: str = ""  # HOST:PORT for GET /metrics, as 127.0.0.1:9323; empty: only on the front door's socket
+    balancer: str = "auto"  # of VIPs and published ports: "ipvs", "iptables", or "auto": IPVS where the kernel has it
     log_level: str = "info"
 
 
@@ -50,4 +52,6 @@ def load(path: Path = DEFAULT_FILE) -> Settings:
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise SettingsError(f"{path}: {key} must be of type {wanted.__name__}, not {value!r}")
         chosen[key] = Path(str(value)) if isinstance(default, Path) else value
+    if chosen.get("balancer", "auto") not in BALANCERS:
+        raise SettingsError(f"{path}: balancer must be one of {', '.join(BALANCERS)}, not {chosen['balancer']!r}")
     return Settings(**chosen)  # type: ignore[arg-type]

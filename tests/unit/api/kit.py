@@ -35,6 +35,7 @@ from swarm_agent.model.objects import (
 from swarm_agent.model.requests import InitRequest, JoinRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.model.specs import NetworkSpec, NodeSpec, Platform, Resources
+from swarm_agent.network.report import MeshReport
 from swarm_agent.node.introspection import Introspection
 from swarm_agent.store.memory import memory_store
 from swarm_agent.store.store import Store
@@ -71,6 +72,9 @@ class SmallNode:
     engines: dict[str, Path] = field(default_factory=dict)  # of other nodes, by node id
 
     attachments: Any = None
+
+    async def mesh_report(self) -> MeshReport:
+        raise Unavailable(errors.NOT_IN_SWARM)
 
     @property
     def introspection(self) -> Introspection:

@@ -20,6 +20,7 @@ from swarm_agent.network.state import (
     Jump,
     KernelState,
     Operation,
+    RemoveDestination,
     RemoveFdb,
     RemoveLink,
     RemoveNeighbour,
@@ -27,14 +28,19 @@ from swarm_agent.network.state import (
     RemovePortFdb,
     RemoveRoute,
     RemoveRule,
+    RemoveService,
     Restore,
     Rule,
     SetBridge,
+    SetDestination,
     SetFdb,
     SetNeighbour,
     SetPortFdb,
     SetRoute,
+    SetService,
     SetSysctl,
+    SetTimeouts,
+    Timeouts,
     Vxlan,
 )
 
@@ -52,6 +58,9 @@ class KernelModel:
     sysctls: dict[str, str] = field(default_factory=dict)
     chains: dict[ChainKey, Chain] = field(default_factory=dict)
     jumps: set[Jump] = field(default_factory=set)
+    services: dict[int, str] = field(default_factory=dict)
+    destinations: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    timeouts: Timeouts | None = None
 
     def state(self) -> KernelState:
         """What an observation of this host would give."""
@@ -67,6 +76,9 @@ class KernelModel:
             dict(self.sysctls),
             dict(self.chains),
             frozenset(self.jumps),
+            dict(self.services),
+            dict(self.destinations),
+            self.timeouts,
         )
 
     def bring_to(self, wanted: KernelState) -> list[Operation]:
@@ -119,7 +131,7 @@ class KernelModel:
             case RemoveNeighbour(link, ip):
                 del self.neighbours[link, ip]
             case SetRoute(table, prefix, via, link):
-                assert link in self.vxlans
+                assert link in self.vxlans or link == "lo"
                 self.routes[table, prefix] = (via, link)
             case RemoveRoute(table, prefix):
                 del self.routes[table, prefix]
@@ -132,6 +144,18 @@ class KernelModel:
                 link = link_of_sysctl(path)
                 assert not link or link in self.vxlans or link in self.bridges
                 self.sysctls[path] = value
+            case SetTimeouts(timeouts):
+                self.timeouts = timeouts
+            case SetService(mark, scheduler):
+                self.services[mark] = scheduler
+            case RemoveService(mark):
+                del self.services[mark]
+                self.destinations = {key: weight for key, weight in self.destinations.items() if key[0] != mark}
+            case SetDestination(mark, ip, port, weight):
+                assert mark in self.services
+                self.destinations[mark, ip, port] = weight
+            case RemoveDestination(mark, ip, port):
+                del self.destinations[mark, ip, port]
             case Restore():
                 self._restore(operation)
 
@@ -150,6 +174,9 @@ class KernelModel:
                 target = rule.rpartition("-j ")[2].split(" ")[0]
                 if owner == table and target.startswith("SWARM-"):
                     assert (table, target) in self.chains, f"{chain}: {rule} leads nowhere"
+                if rule.endswith("/0xffffffff"):
+                    mark = int(rule.rpartition(" ")[2].partition("/")[0], 16)
+                    assert mark in self.services, f"{chain}: {rule} leads to no service of IPVS"
 
     def _forget(self, links: set[str]) -> None:
         self.fdb = {key: value for key, value in self.fdb.items() if key[0] not in links}
@@ -171,6 +198,11 @@ class KernelModel:
                     self.vxlans[name] = replace(vxlan, bridge="")
                     self.port_fdb = {key for key in self.port_fdb if key[0] != name}
         self._forget({link})
+
+    def clear_ipvs(self) -> None:
+        """Somebody runs ipvsadm --clear."""
+        self.services.clear()
+        self.destinations.clear()
 
     def flush_table(self, table: str) -> None:
         """Somebody flushes an iptables table and deletes its chains."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,9 @@ from swarm_agent.model.addresses import mac_of
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
 from swarm_agent.model.specs import NetworkSpec
+from swarm_agent.network.frontends import Balancer
 from swarm_agent.network.iptables import IptablesBalancer
+from swarm_agent.network.ipvs import IpvsBalancer
 from swarm_agent.network.plan import plan
 from swarm_agent.network.state import KernelState
 from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables
@@ -85,27 +88,33 @@ def tables(draw: Callable[..., object]) -> NetworkTables:
     )
 
 
-def wanted(state: NetworkTables) -> KernelState:
-    planned = plan(state, FACTS, IptablesBalancer())
+BALANCERS = pytest.mark.parametrize("balancer", [IptablesBalancer(), IpvsBalancer()], ids=lambda item: item.name)
+
+
+def wanted(state: NetworkTables, balancer: Balancer) -> KernelState:
+    planned = plan(state, FACTS, balancer)
     assert planned.problems == ()
     return planned.state
 
 
-ACCIDENTS = ["swmesh", "swb-alpha", "swb-ingress", "swv-alpha", "nat", "filter", ""]
+ACCIDENTS = ["swmesh", "swb-alpha", "swb-ingress", "swv-alpha", "nat", "filter", "ipvs", ""]
 
 
+@BALANCERS
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(tables(), st.sampled_from(ACCIDENTS)), min_size=1, max_size=6))
-def test_step_by_step_ends_where_a_fresh_host_ends(steps: list[tuple[NetworkTables, str]]) -> None:
+def test_step_by_step_ends_where_a_fresh_host_ends(balancer: Balancer, steps: list[tuple[NetworkTables, str]]) -> None:
     host = KernelModel()
     for state, accident in steps:
         fresh = KernelModel()
-        fresh.bring_to(wanted(state))
-        host.bring_to(wanted(state))
+        fresh.bring_to(wanted(state, balancer))
+        host.bring_to(wanted(state, balancer))
         assert without_host_settings(host) == without_host_settings(fresh)
-        assert host.bring_to(wanted(state)) == []
+        assert host.bring_to(wanted(state, balancer)) == []
         if accident in ("nat", "filter"):
             host.flush_table(accident)
+        elif accident == "ipvs":
+            host.clear_ipvs()
         elif accident:
             host.lose_link(accident)
 
@@ -114,13 +123,15 @@ def without_host_settings(host: KernelModel) -> KernelState:
     """Settings of the host itself are left when a host leaves its cluster; all else must match."""
     host_settings = {path for path in host.sysctls if not path.startswith("net/ipv4/conf/sw")}
     kept = KernelModel(**{name: getattr(host, name) for name in KernelModel.__dataclass_fields__})
+    kept.timeouts = None
     kept.sysctls = {path: value for path, value in host.sysctls.items() if path not in host_settings}
     return kept.state()
 
 
+@BALANCERS
 @settings(max_examples=30, deadline=None)
 @given(tables(), st.integers())
-def test_the_plan_does_not_depend_on_the_order_of_rows(state: NetworkTables, seed: int) -> None:
+def test_the_plan_does_not_depend_on_the_order_of_rows(balancer: Balancer, state: NetworkTables, seed: int) -> None:
     rng = random.Random(seed)
     shuffled = NetworkTables(
         networks=rng.sample(list(state.networks), len(state.networks)),
@@ -129,13 +140,28 @@ def test_the_plan_does_not_depend_on_the_order_of_rows(state: NetworkTables, see
         endpoints=rng.sample(list(state.endpoints), len(state.endpoints)),
         peers=rng.sample(list(state.peers), len(state.peers)),
     )
-    assert wanted(shuffled) == wanted(state)
+    assert wanted(shuffled, balancer) == wanted(state, balancer)
+
+
+@BALANCERS
+@settings(max_examples=30, deadline=None)
+@given(tables())
+def test_leaving_the_cluster_leaves_nothing(balancer: Balancer, state: NetworkTables) -> None:
+    host = KernelModel()
+    host.bring_to(wanted(state, balancer))
+    host.bring_to(wanted(NetworkTables(), balancer))
+    assert without_host_settings(host) == KernelState()
 
 
 @settings(max_examples=30, deadline=None)
-@given(tables())
-def test_leaving_the_cluster_leaves_nothing(state: NetworkTables) -> None:
-    host = KernelModel()
-    host.bring_to(wanted(state))
-    host.bring_to(wanted(NetworkTables()))
-    assert without_host_settings(host) == KernelState()
+@given(tables(), tables())
+def test_a_host_may_change_its_balancer(before: NetworkTables, after: NetworkTables) -> None:
+    host, fresh = KernelModel(), KernelModel()
+    host.bring_to(wanted(before, IptablesBalancer()))
+    host.bring_to(wanted(after, IpvsBalancer()))
+    fresh.bring_to(wanted(after, IpvsBalancer()))
+    assert without_host_settings(host) == without_host_settings(fresh)
+    host.bring_to(wanted(after, IptablesBalancer()))
+    fresh = KernelModel()
+    fresh.bring_to(wanted(after, IptablesBalancer()))
+    assert without_host_settings(host) == without_host_settings(fresh)

@@ -24,6 +24,7 @@ def test_values_replace_defaults(tmp_path):
         ("gosip_port = 1", "unknown setting 'gosip_port'"),
         ("=", "agent.toml"),
         ("gossip_port = true", "must be of type int"),
+        ('balancer = "nft"', "must be one of auto, ipvs, iptables"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, complaint):

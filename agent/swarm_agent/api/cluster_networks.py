@@ -13,6 +13,7 @@ from swarm_agent.model import times
 from swarm_agent.model.errors import BadRequest
 from swarm_agent.model.objects import Network, Node, Service, Task
 from swarm_agent.model.requests import NetworkCreateRequest
+from swarm_agent.model.specs import IPAMConfig
 from swarm_agent.model.states import TaskState
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Reader
@@ -46,7 +47,7 @@ def resource(network: Network, version: ApiVersion) -> dict[str, Any]:
             "Driver": driver.name if driver is not None and driver.name else "default",
             "Options": (driver.options if driver is not None else None) or None,
             "Config": [
-                {key: value for key, value in _pool(item.subnet, item.range, item.gateway).items() if value}
+                {key: value for key, value in _pool(item).items() if value}
                 for item in (ipam.configs if ipam is not None else ())
             ],
         },
@@ -111,8 +112,13 @@ def _bare(address: str) -> str:
     return address.partition("/")[0]
 
 
-def _pool(subnet: str, ip_range: str, gateway: str) -> dict[str, str]:
-    return {"Subnet": subnet, "IPRange": ip_range, "Gateway": gateway}
+def _pool(config: IPAMConfig) -> dict[str, Any]:
+    return {
+        "Subnet": config.subnet,
+        "IPRange": config.range,
+        "Gateway": config.gateway,
+        "AuxiliaryAddresses": config.auxiliary_addresses,
+    }
 
 
 async def create_network(context: Context) -> Response:

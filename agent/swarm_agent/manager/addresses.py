@@ -76,13 +76,13 @@ class NumberPool:
 
 
 class AddressPool(NumberPool):
-    """Addresses of one network's IPv4 subnet, without its network, broadcast and gateway addresses, and without those
-    that engines give to containers that come without one.
+    """Addresses of one network's IPv4 subnet, without its network, broadcast and gateway addresses, without those that
+    engines give to containers that come without one, and without those that the user `reserved`.
     """
 
     __slots__ = ("prefix",)
 
-    def __init__(self, subnet: str, ip_range: str = "", gateway: str = "") -> None:
+    def __init__(self, subnet: str, ip_range: str = "", gateway: str = "", reserved: Iterable[str] = ()) -> None:
         whole = ipaddress.IPv4Network(subnet, strict=False)
         part = ipaddress.IPv4Network(ip_range, strict=False) if ip_range else whole
         first, last = int(part.network_address), int(part.broadcast_address)
@@ -95,6 +95,8 @@ class AddressPool(NumberPool):
         self.prefix = whole.prefixlen
         if gateway:
             self.hold(to_int(gateway))
+        for address in reserved:
+            self._held[to_int(address)] += 1  # not held: addresses are given from the first on
 
     def text(self, number: int) -> str:
         """The address with prefix length, as objects hold it: "10.0.1.5/24"."""

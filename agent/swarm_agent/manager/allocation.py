@@ -278,8 +278,9 @@ class AllocatorCore:
                 raise Shortage("could not find an available, non-overlapping IPv4 address pool")
             config = replace(config, subnet=subnet)
         if not config.gateway:
-            pool = AddressPool(config.subnet, config.range)
-            config = replace(config, gateway=to_text(pool.first))
+            pool = AddressPool(config.subnet, config.range, reserved=config.auxiliary_addresses.values())
+            first = pool.peek()
+            config = replace(config, gateway=to_text(pool.first if first is None else first))
         if place is None:
             configs.insert(0, config)
         else:

@@ -194,7 +194,9 @@ class Holdings:
         config = ipv4(network)
         if config is None or not is_overlay(network) or network.id in self._pools:
             return
-        pool = self._pools[network.id] = AddressPool(config.subnet, config.range, config.gateway)
+        pool = self._pools[network.id] = AddressPool(
+            config.subnet, config.range, config.gateway, config.auxiliary_addresses.values()
+        )
         for address in self._homeless.pop(network.id, ()):
             pool.hold(address)
 

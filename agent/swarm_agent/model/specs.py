@@ -345,6 +345,7 @@ class IPAMConfig(Object, frozen=True):
     subnet: str = ""
     range: str = ""
     gateway: str = ""
+    auxiliary_addresses: dict[str, str] = {}  # name → address that is kept free; beyond Swarm, which drops them
 
 
 class IPAMOptions(Object, frozen=True):

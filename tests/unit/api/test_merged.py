@@ -430,3 +430,39 @@ async def test_a_network_is_shown_with_its_services_tasks_and_hosts(swarm: Door,
             ],
         }
     }
+
+
+async def test_auxiliary_addresses_are_kept_and_shown(swarm: Door) -> None:
+    config = {"Subnet": "10.77.0.0/24", "AuxiliaryAddresses": {"router": "10.77.0.9"}}
+    body = {"Name": "net", "Driver": "overlay", "IPAM": {"Config": [config]}}
+    status, made = await swarm.call("POST", "/networks/create", body)
+    assert status == 201, made
+    _, shown = await swarm.call("GET", f"/networks/{made['Id']}")
+    assert shown["IPAM"]["Config"] == [config]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"EnableIPv6": True}, 501, "IPv4 only in this version"),
+        (
+            {"IPAM": {"Config": [{"Subnet": "fd00:77::/64"}]}},
+            501,
+            "subnet fd00:77::/64: overlay networks are IPv4 only",
+        ),
+        (
+            {"IPAM": {"Config": [{"Subnet": "10.77.0.0/24", "AuxiliaryAddresses": {"a": "10.78.0.1"}}]}},
+            400,
+            "subnet 10.77.0.0/24 does not contain auxiliary address a=10.78.0.1",
+        ),
+        (
+            {"IPAM": {"Config": [{"Subnet": "10.77.0.0/24", "AuxiliaryAddresses": {"a": "x"}}]}},
+            400,
+            "invalid auxiliary address a=x",
+        ),
+    ],
+)
+async def test_what_an_overlay_cannot_be_is_refused(swarm: Door, body: dict[str, Any], status: int, words: str) -> None:
+    answered, answer = await swarm.call("POST", "/networks/create", {"Name": "net", "Driver": "overlay", **body})
+    assert answered == status and words in answer["message"], answer
+    assert swarm.store.view().by_name(Network, "net") is None

@@ -630,3 +630,19 @@ async def test_a_published_service_created_in_the_store_is_ready_for_scheduling(
     assert len({*found, stored.endpoint.virtual_ips[0].addr, view.get(Node, "n").attachments["ing"]}) == 22
     await allocator.stop()
     await store.close()
+
+
+def test_auxiliary_addresses_are_given_to_nobody() -> None:
+    pool = AddressPool("10.0.9.0/29", reserved=["10.0.9.1", "10.0.9.3"])
+    given = []
+    while (number := pool.peek()) is not None:
+        pool.hold(number)
+        given.append(to_text(number))
+    assert given == ["10.0.9.2", "10.0.9.4", "10.0.9.5", "10.0.9.6"]
+
+
+def test_the_gateway_of_a_network_is_no_auxiliary_address() -> None:
+    core = AllocatorCore()
+    config = IPAMConfig(subnet="10.0.9.0/24", auxiliary_addresses={"router": "10.0.9.1"})
+    wanted = Network(id="n", spec=NetworkSpec(name="n", ipam_options=IPAMOptions(configs=[config])))
+    assert core._ipam(wanted).configs[0].gateway == "10.0.9.2"

@@ -27,6 +27,7 @@ from .ports import needs_ingress
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
 PREDEFINED = ("bridge", "host", "none", "default")
 OVERLAY = "overlay"
+NO_IPV6 = "overlay networks are IPv4 only in this version; leave out --ipv6 and IPv6 subnets"
 
 
 def is_swarm_scoped(request: NetworkCreateRequest) -> bool:
@@ -49,6 +50,8 @@ def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) ->
         raise Unimplemented(f'networks of driver "{request.driver}" cannot span hosts; use the overlay driver')
     if "encrypted" in request.options:
         raise Unimplemented("encrypted overlay networks are not supported by this version")
+    if request.enable_ipv6 or request.enable_ipv4 is False:
+        raise Unimplemented(f"network {request.name}: {NO_IPV6}")
     ipam = _ipam(request)
     if request.ingress:
         for network in tx.all(Network):
@@ -74,7 +77,7 @@ def _ipam(request: NetworkCreateRequest) -> IPAMOptions | None:
         return None
     if ipam.driver not in ("", "default"):
         raise InvalidArgument(f"error during lookup of plugin {ipam.driver}")
-    configs = [IPAMConfig(subnet=item.subnet, range=item.ip_range, gateway=item.gateway) for item in ipam.config]
+    configs = [IPAMConfig(item.subnet, item.ip_range, item.gateway, item.auxiliary_addresses) for item in ipam.config]
     for config in configs:
         _check_ipam(config)
     return IPAMOptions(driver=Driver(name="default", options=ipam.options), configs=configs)
@@ -87,6 +90,17 @@ def _check_ipam(config: IPAMConfig) -> None:
             raise ValueError
     except ValueError:
         raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}") from None
+    if subnet.version != 4:
+        raise Unimplemented(f"ipam configuration: subnet {config.subnet}: {NO_IPV6}")
+    for name, text in config.auxiliary_addresses.items():
+        try:
+            inside = ipaddress.ip_address(text) in subnet
+        except ValueError:
+            raise InvalidArgument(f"ipam configuration: invalid auxiliary address {name}={text}") from None
+        if not inside:
+            raise InvalidArgument(
+                f"ipam configuration: subnet {config.subnet} does not contain auxiliary address {name}={text}"
+            )
     if config.range:
         try:
             inner = ipaddress.ip_interface(config.range)

@@ -10,7 +10,7 @@ ROUNDS ?= 3
 MINUTES ?= 30
 FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help
+.PHONY: up down status test lint test-unit test-lab reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +47,9 @@ test-unit: $(VENV)/.made ## seconds: everything that needs no hosts
 
 test-lab: $(VENV)/.made ## minutes: three real hosts, real engines, the real docker CLI
 	$(BIN)/pytest -q tests/lab tests/compat
+
+reference: $(VENV)/.made ## docs/modules.md anew, from the modules' documentation
+	$(BIN)/python docs/module_reference.py
 
 sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/sim

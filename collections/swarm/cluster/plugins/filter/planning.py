@@ -65,12 +65,24 @@ def cluster_text(info, host):
     )
 
 
+def adoption_text(plan):
+    """A result of swarm_import in check mode, as lines that a person reads."""
+    parts = (
+        ("To be done, with -e adopt_apply=true:", plan.get("actions")),
+        ("Left out:", plan.get("skipped")),
+        ("There already, and left as it is:", plan.get("conflicts")),
+    )
+    lines = [line for title, entries in parts if entries for line in (title, *(f"  {entry}" for entry in entries))]
+    return lines or ["All of it is there already."]
+
+
 class FilterModule:
     """What Ansible asks for."""
 
     def filters(self):
         """Names of the filters."""
         return {
+            "adoption_text": adoption_text,
             "all_findings": all_findings,
             "cluster_text": cluster_text,
             "findings_text": findings_text,

@@ -78,6 +78,10 @@ class Home:
         for name in names[keep:]:
             shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
 
+    def commands(self):
+        """Paths of the commands that this module links."""
+        return [path for path, _target in self._commands()]
+
     def _commands(self):
         return [(os.path.join(self.bin_path, name), os.path.join(self.link, "bin", name)) for name in COMMANDS]
 

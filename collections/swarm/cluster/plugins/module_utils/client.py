@@ -12,10 +12,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from urllib.parse import quote, urlencode
 
 SOCKET = "/run/swarm-agent/docker.sock"
 CONFLICT = "update out of sequence"
+OUTSIDE = 'Use "docker swarm init" or "docker swarm join"'
+PASSING = ("Manager is being prepared or has trouble connecting", "The swarm does not have a leader")
+PATIENCE = 15  # seconds in which a reading that meets an election is tried again
 CONNECTION_SPEC = {
     "socket": {"type": "path", "default": SOCKET},
     "timeout": {"type": "int", "default": 60},
@@ -43,6 +47,16 @@ class ApiError(ClientError):
         """True when the object was changed by somebody else since it was read."""
         return self.status in (409, 500) and CONFLICT in self.reason
 
+    @property
+    def outside(self):
+        """True when the host is in no cluster."""
+        return self.status == 503 and OUTSIDE in self.reason
+
+    @property
+    def passing(self):
+        """True when the managers are just electing a leader, or this one is just starting."""
+        return self.status in (500, 503) and any(text in self.reason for text in PASSING)
+
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
@@ -63,8 +77,15 @@ class Client:
         self.timeout = timeout
 
     def get(self, path, **query):
-        """GET; the decoded answer."""
-        return self.call("GET", path, query)
+        """GET; the decoded answer. An election that is under way is waited for."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.call("GET", path, query)
+            except ApiError as error:
+                if not error.passing or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
 
     def post(self, path, body=None, **query):
         """POST with a JSON body; the decoded answer, None when it is empty."""

@@ -40,7 +40,7 @@ class Declaration:
         try:
             return self.client.get(path, **query)
         except (Unreachable, ApiError) as error:
-            if self.check and getattr(error, "status", 503) == 503:
+            if self.check and getattr(error, "outside", True):
                 return nothing
             raise
 

@@ -57,7 +57,7 @@ def answer(key, read, call_names=spec_names, extra_spec=None, order=None):
     try:
         items = chosen(read(client, params), params["name"], params["labels"], call_names)
     except (Unreachable, ApiError) as error:
-        if not (module.check_mode and getattr(error, "status", 503) == 503):
+        if not (module.check_mode and getattr(error, "outside", True)):
             module.fail_json(msg=str(error))
         items = []
     except ClientError as error:

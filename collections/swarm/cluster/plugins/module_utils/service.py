@@ -72,7 +72,7 @@ class Services:
         try:
             found = self.client.get("/services", filters=by_name(name))
         except (Unreachable, ApiError) as error:
-            if self.check and getattr(error, "status", 503) == 503:
+            if self.check and getattr(error, "outside", True):
                 return None
             raise
         return next((service for service in found if service["Spec"]["Name"] == name), None)
@@ -101,15 +101,15 @@ class Services:
             return self.client.get(f"/networks/{name}", scope="swarm")["Id"]
         except (ApiError, Unreachable) as error:
             # In check mode an earlier task may be the one that would make it.
-            if self.check and getattr(error, "status", 404) in (404, 503):
+            if self.check and (getattr(error, "outside", True) or error.status == 404):
                 return name
             raise
 
     def _reference(self, service, entry, kind, path, prefix):
         try:
             listed = self.client.get(path, filters=by_name(entry["name"]))
-        except (ApiError, Unreachable):
-            if not self.check:
+        except (ApiError, Unreachable) as error:
+            if not self.check or not getattr(error, "outside", True):
                 raise
             listed = []
         found = [item for item in listed if item["Spec"]["Name"] == entry["name"]]

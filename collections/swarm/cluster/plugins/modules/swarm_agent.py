@@ -22,11 +22,21 @@ author:
 extends_documentation_fragment:
   - swarm.cluster.attributes
 options:
+  state:
+    description:
+      - Whether the agent shall be on the host. V(absent) stops it and removes its versions, unit, settings and
+        commands. The host should have left its cluster before.
+    type: str
+    choices: [present, absent]
+    default: present
+  state_dir:
+    description:
+      - With O(state=absent), folder of certificates and state to remove, too. Left out, it stays.
+    type: path
   archive:
     description:
-      - Path of the archive on the controller.
+      - Path of the archive on the controller. Needed with O(state=present).
     type: path
-    required: true
   remote_archive:
     description:
       - Path of the same archive on the host, when something else brought it there. When it is left out, the archive is
@@ -39,9 +49,8 @@ options:
     default: {}
   unit:
     description:
-      - Text of the systemd unit.
+      - Text of the systemd unit. Needed with O(state=present).
     type: str
-    required: true
   home:
     description:
       - Folder that holds the agent's versions on the host.
@@ -69,11 +78,16 @@ EXAMPLES = r"""
     unit: "{{ lookup('ansible.builtin.template', 'swarm-agent.service.j2') }}"
     settings:
       log_level: debug
+
+- name: Leave nothing of it
+  swarm.cluster.swarm_agent:
+    state: absent
+    state_dir: /var/lib/swarm-agent
 """
 
 RETURN = r"""
 version:
-  description: Name of the version that runs.
+  description: Name of the version that runs, empty when there is none.
   type: str
   returned: always
   sample: swarm-agent-0123456789abcdef
@@ -91,6 +105,7 @@ actions:
 """
 
 import os
+import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.swarm.cluster.plugins.module_utils.agenthome import Home, toml
@@ -140,19 +155,54 @@ def plan(version, previous, installed, activated, files, state):
     return actions
 
 
+def remove(module, home, unit):
+    """Leave nothing of the agent; returns what was done, or would be in check mode."""
+    actions, state = [], unit.state()
+    if state["active"]:
+        actions.append(f"stopped {SERVICE}")
+    if state["enabled"]:
+        actions.append(f"disabled {SERVICE}")
+    files = [UNIT_FILE, module.params["config"], *home.commands()]
+    folders = [home.path, module.params["state_dir"]]
+    gone = [path for path in (*files, *folders) if path and os.path.lexists(path)]
+    actions += [f"removed {path}" for path in gone]
+    if module.check_mode:
+        return actions
+    for verb, action in (("stop", "stopped"), ("disable", "disabled")):
+        if f"{action} {SERVICE}" in actions:
+            unit.do(verb)
+    for path in gone:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    if actions:
+        unit.reload_units()
+    return actions
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
-            "archive": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state_dir": {"type": "path"},
+            "archive": {"type": "path"},
             "remote_archive": {"type": "path"},
             "settings": {"type": "dict", "default": {}},
-            "unit": {"type": "str", "required": True},
+            "unit": {"type": "str"},
             "home": {"type": "path", "default": "/opt/swarm-agent"},
             "config": {"type": "path", "default": "/etc/swarm-agent/agent.toml"},
             "keep": {"type": "int", "default": 1},
         },
+        required_if=[("state", "present", ("archive", "unit"))],
         supports_check_mode=True,
     )
+    home, unit = Home(module, module.params["home"]), Unit(module, SERVICE)
+    if module.params["state"] == "absent":
+        previous = home.current()
+        actions = remove(module, home, unit)
+        diff = {"before": {"version": previous}, "after": {"version": ""}} if previous else {}
+        module.exit_json(changed=bool(actions), version="", previous=previous, actions=actions, diff=diff)
     name = os.path.basename(module.params["archive"])
     version = name[: -len(".tar.gz")]
     if not name.startswith("swarm-agent-") or not name.endswith(".tar.gz"):
@@ -161,7 +211,6 @@ def main():
         settings = toml(module.params["settings"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    home, unit = Home(module, module.params["home"]), Unit(module, SERVICE)
     files = [
         TextFile(module.params["config"], settings, 0o600),
         TextFile(UNIT_FILE, module.params["unit"].rstrip("\n") + "\n", 0o644),

@@ -8,8 +8,8 @@ shapes all rules here:
     PREROUTING mangle   NEW: the number as mark, kept in the connection's mark; later packets: mark restored
     routing             a port's packets are for this host anyway; a VIP's mark leads to table VIP_TABLE: local
     INPUT               accepted (filter); IPVS picks the task, changes the destination, looks up a route without mark
-    OUTPUT mangle       a port's packets, now for a task: number taken off, so that the kernel looks again for a route,
-                        with the bit that leads through the tunnel to the task's host
+    OUTPUT mangle       now for a task: of the mark only the bit is left that leads through the tunnel to the task's
+                        host, for the kernel looks for a route again when the destination was changed
     POSTROUTING         the sources as with iptables; net.ipv4.vs.conntrack lets connection tracking follow
     FORWARD             answers: IPVS gives them the port's or VIP's address as source again
 
@@ -38,7 +38,6 @@ TIMEOUTS = Timeouts(432_000, 120, 300)
 """Conntrack's own for established connections (5 days), so that an idle connection is not lost after IPVS' 900 s."""
 
 _UDP_BIT = 0x2000  # of VIPs: the service for UDP
-_INDEX_MASK = 0x3FFF
 PORT_NUMBERS, VIP_NUMBERS = 0x3FFF, 0x1FFF
 SYSCTLS = {
     "net/ipv4/vs/conntrack": "1",
@@ -53,7 +52,7 @@ _RESTORE = (
     f"-j CONNMARK --restore-mark --nfmask {BALANCED_MASK:#x} --ctmask {BALANCED_MASK:#x}"
 )
 _NEW = "-m conntrack --ctstate NEW -j SWARM-NEW"
-_ACCEPT: Chain = (f"{_MARKED} -j ACCEPT",)
+_ACCEPT: Chain = (f"-m connmark ! --mark 0x0/{_ANY_BIT:#x} -j ACCEPT",)
 
 
 def numbers(keys: Iterable[str], highest: int) -> dict[str, int]:
@@ -84,13 +83,17 @@ class IpvsBalancer:
         chains: dict[ChainKey, Chain] = {
             ("mangle", "SWARM-FRONT"): (_RESTORE, _NEW),
             ("mangle", "SWARM-FRONT-OUT"): (
+                "-m ipvs --ipvs -g SWARM-CHOSEN",
                 _RESTORE,
-                # The second time here, IPVS has chosen the task.
-                f"{_PUBLISHED} -m addrtype ! --dst-type LOCAL -g SWARM-CHOSEN",
                 _NEW,
                 f"-d 127.0.0.0/8 {_PUBLISHED} -j SWARM-LOOPMARK",
             ),
-            ("mangle", "SWARM-CHOSEN"): (f"-j MARK --set-xmark 0x0/{_INDEX_MASK:#x}",),
+            # Here for the second time: the task is chosen. The nat hook behind this looks for a route again, by mark.
+            ("mangle", "SWARM-CHOSEN"): (
+                f"-j MARK --set-xmark 0x0/{BALANCED_MASK:#x}",
+                f"-m connmark --mark {PUBLISHED_BIT:#x}/{PUBLISHED_BIT:#x} "
+                f"-j MARK --set-xmark {PUBLISHED_BIT:#x}/{PUBLISHED_BIT:#x}",
+            ),
             ("mangle", "SWARM-LOOPMARK"): tuple(
                 f"-j {target} --set-xmark {PUBLISHED_BIT:#x}/{BALANCED_MASK:#x}" for target in ("CONNMARK", "MARK")
             ),

@@ -71,7 +71,7 @@ def _destination(ip: str, port: int, weight: int = -1) -> bytes:
     return attribute(_DEST | _NESTED, body)
 
 
-def command(operation: IpvsOperation) -> tuple[int, bytes]:
+def encoded(operation: IpvsOperation) -> tuple[int, bytes]:
     """(command, attributes) that carries the operation out, for things that are not there yet."""
     match operation:
         case SetService(mark, scheduler):
@@ -115,7 +115,7 @@ class IpvsSocket(NetlinkSocket):
 
     def execute(self, operations: Collection[IpvsOperation]) -> list[Failure]:
         """Carry out in order; those that failed. What is there already is changed, what is gone already is fine."""
-        commands = [command(operation) for operation in operations]
+        commands = [encoded(operation) for operation in operations]
         codes = self.send([self.message(kind, body) for kind, body in commands])
         again = [
             position
@@ -176,7 +176,18 @@ def available(load: bool = True) -> str:
         return f"generic netlink: {error}"
     with ipvs:
         failures = ipvs.execute([SetService(_TRIAL_MARK, "rr"), RemoveService(_TRIAL_MARK)])
-        return "; ".join(failure.reason for failure in failures)
+        return "; ".join(failure.reason for failure in failures) or _match_lacking()
+
+
+def _match_lacking() -> str:
+    """Why iptables cannot tell packets that come from IPVS, or "": tried without changing anything."""
+    text = "*mangle\n-A OUTPUT -m ipvs --ipvs -j ACCEPT\nCOMMIT\n"
+    command = ["iptables-restore", "--noflush", "--test", "-w", "5"]
+    try:
+        result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"iptables-restore: {error}"
+    return f"iptables' match ipvs: {result.stderr.strip()}" if result.returncode else ""
 
 
 def observe() -> tuple[dict[int, str], dict[Destination, int], Timeouts | None]:

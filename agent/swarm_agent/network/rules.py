@@ -91,7 +91,7 @@ def surrounding_chains(
         # The tunnel's own packets inherit the mark of what they carry, and would be routed into the tunnel again.
         ("mangle", "SWARM-UNMARK"): (f"-o {MESH_LINK} -j MARK --set-xmark 0x0/{HOST_MASK:#x}",),
         ("nat", "SWARM-POST"): (
-            *(f"-o {link} -m mark --mark {_VIRTUAL} -j SNAT --to-source {own}" for link, _, own in overlays),
+            *(f"-o {link} -m connmark --mark {_VIRTUAL} -j SNAT --to-source {own}" for link, _, own in overlays),
             f"-m mark --mark {_PUBLISHED} -j SWARM-SOURCE",
         ),
         ("nat", "SWARM-SOURCE"): (f"-o {MESH_LINK} -j SWARM-TUNNEL", *masquerade),

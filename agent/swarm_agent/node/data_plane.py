@@ -18,6 +18,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -328,6 +329,7 @@ class DataPlane:
         self._published = wanted
 
 
+@lru_cache(maxsize=1 << 16)  # all rows are looked at whenever one changes
 def _decoded(decoder: Callable[[bytes], R], value: bytes) -> R | None:
     """The row, or None for one that another version of the agent wrote and this one cannot read."""
     try:

@@ -7,7 +7,7 @@ import pytest
 from swarm_agent.network.choice import choose
 from swarm_agent.network.frontends import Published, Target, VirtualAddress
 from swarm_agent.network.ipvs import IpvsBalancer, numbers
-from swarm_agent.network.ipvs_netlink import command, is_ours
+from swarm_agent.network.ipvs_netlink import encoded, is_ours
 from swarm_agent.network.names import LOCAL, PUBLISHED_BIT, VIP_BIT, VIP_TABLE
 from swarm_agent.network.state import Rule, SetDestination, SetService
 
@@ -85,11 +85,11 @@ def test_services_of_others_are_not_ours() -> None:
 
 
 def test_messages_are_laid_out_as_the_kernel_reads_them() -> None:
-    assert command(SetService(0x8001, "rr")) == (1, bytes.fromhex(
+    assert encoded(SetService(0x8001, "rr")) == (1, bytes.fromhex(
         "38000180" "0600010002000000" "0800050001800000" "0700060072720000"
         "0c00070000000000ffffffff" "0800080000000000" "08000900ffffffff"
     ))  # fmt: skip
-    kind, body = command(SetDestination(0x8001, "10.0.0.3", 80, 1))
+    kind, body = encoded(SetDestination(0x8001, "10.0.0.3", 80, 1))
     assert kind == 5
     assert bytes.fromhex("140001000a000003000000000000000000000000") in body
     assert bytes.fromhex("0600020000500000") in body
@@ -99,3 +99,14 @@ def test_an_unknown_balancer_is_named() -> None:
     with pytest.raises(LookupError, match="known are auto, ipvs, iptables"):
         choose("nftables")
     assert choose("iptables")[0].name == "iptables"
+
+
+def test_a_packet_whose_task_is_chosen_has_no_mark_that_leads_back_to_this_host() -> None:
+    """The kernel looks for a route again after IPVS; by the VIP's mark that was this host, and the packet was lost."""
+    vip = VirtualAddress("net", "10.0.1.9", (Target("10.0.1.3"),))
+    chains = IpvsBalancer().balance([port(A)], [vip], SUBNETS).chains
+    assert chains["mangle", "SWARM-FRONT-OUT"][0] == "-m ipvs --ipvs -g SWARM-CHOSEN"
+    assert chains["mangle", "SWARM-CHOSEN"] == (
+        "-j MARK --set-xmark 0x0/0xffff",
+        "-m connmark --mark 0x8000/0x8000 -j MARK --set-xmark 0x8000/0x8000",
+    )

@@ -120,7 +120,7 @@ class Link:
         if not host.is_on(self._incarnation):
             return
         if host.died:
-            raise Violation(f"host {host.id} speaks after it died of its disk")
+            host.world.violations.append(f"host {host.id} speaks after it died of its disk")
         try:
             host.effect()
         except Crashed:
@@ -211,7 +211,7 @@ class Host:
         self.world.note(f"{self.id} is stopped")
         try:
             async with asyncio.timeout(3):
-                await node.transfer_leadership()
+                await node.members.transfer_leadership()
         except (RaftError, TimeoutError):
             pass
         if self.node is node:
@@ -228,9 +228,9 @@ class Host:
         self.world.note(f"{self.id} turns its keys")
         try:
             await node.rotate_keys(self.keys)
-        except (FatalError, asyncio.CancelledError):
+        except (FatalError, RaftError):
             return
-        if self.is_on(incarnation) and not self.died and node.error is None and not node._stopping:
+        if self.is_on(incarnation):
             self.keys = self.keys[:1]
 
 
@@ -353,8 +353,8 @@ class DriverWorld:
         for id_ in (2, 3):
             await self.hosts[id_].boot()
             assert first.node is not None
-            await self.patiently(lambda id_=id_: first.node.add_learner(id_, f"host{id_}"))
-            await self.patiently(lambda id_=id_: first.node.promote(id_))
+            await self.patiently(lambda id_=id_: first.node.members.add_learner(id_, f"host{id_}"))
+            await self.patiently(lambda id_=id_: first.node.members.promote(id_))
 
     @staticmethod
     async def patiently(call: Callable[[], Awaitable[int]]) -> None:
@@ -418,7 +418,7 @@ class DriverWorld:
     async def _transfer(host: Host) -> None:
         try:
             if host.node is not None:
-                await host.node.transfer_leadership()
+                await host.node.members.transfer_leadership()
         except RaftError:
             pass
 
@@ -429,8 +429,7 @@ class DriverWorld:
         self.cuts.clear()
         self.loss = 0.0
         for host in self.hosts.values():
-            if not host.off:
-                host.crash("with all others")
+            host.crash("with all others")
         for host in self.hosts.values():
             await host.boot()
         async with asyncio.timeout(30):

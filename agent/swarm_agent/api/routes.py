@@ -5,6 +5,7 @@ What is neither here nor in local.py's tables is the engine's.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -66,9 +67,21 @@ NETWORKS = (
 
 def match(method: str, path: str, table: tuple[ClusterRoute, ...] = CLUSTER) -> tuple[ClusterRoute, str] | None:
     """The route of a call and the term in its path, or None."""
-    for route in table:
-        if route.method == method:
-            found = route.pattern.fullmatch(path)
-            if found is not None:
-                return route, found.groupdict().get("id", "")
+    for route in _candidates(table).get((method, _first(path)), ()):
+        found = route.pattern.fullmatch(path)
+        if found is not None:
+            return route, found.groupdict().get("id", "")
     return None
+
+
+def _first(path: str) -> str:
+    """The first part of a path, which tells most calls apart without looking at their patterns."""
+    return path[1:].partition("/")[0]
+
+
+@functools.cache
+def _candidates(table: tuple[ClusterRoute, ...]) -> dict[tuple[str, str], list[ClusterRoute]]:
+    found: dict[tuple[str, str], list[ClusterRoute]] = {}
+    for route in table:
+        found.setdefault((route.method, _first(route.pattern.pattern)), []).append(route)
+    return found

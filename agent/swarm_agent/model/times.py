@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 
 SECOND = 1_000_000_000
@@ -11,8 +12,12 @@ SECOND = 1_000_000_000
 def rfc3339(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC with nine decimals, as Go prints them (trailing zeros kept)."""
     seconds, rest = divmod(ns, SECOND)
-    stamp = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_to_seconds(seconds)}.{rest:09d}Z"
+
+
+@functools.lru_cache(maxsize=16)  # a manager writes thousands of times within one second
+def _to_seconds(seconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_rfc3339(text: str) -> int:

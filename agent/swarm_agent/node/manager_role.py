@@ -247,7 +247,7 @@ class ManagerRole:
             return
         try:
             async with asyncio.timeout(HAND_OVER_TIMEOUT):
-                await self._raft.transfer_leadership()
+                await self._raft.members.transfer_leadership()
         except (ClusterError, TimeoutError) as error:
             log.info("leadership could not be handed over: %s", error)
 

@@ -124,14 +124,14 @@ class ManagerRoutes:
         raft = self._manager.raft
         member = raft.membership.get(asked.raft_id)
         if member is None:
-            await raft.add_learner(asked.raft_id, asked.address)
+            await raft.members.add_learner(asked.raft_id, asked.address)
         elif member.address != asked.address:
-            await raft.set_address(asked.raft_id, asked.address)
+            await raft.members.set_address(asked.raft_id, asked.address)
         # The node must be known as this member before it can vote, or the role keeper would take it for a stranger.
         await self._manager.store.update(lambda tx: _set_raft_id(tx, identity.node_id, asked.raft_id))
         member = raft.membership.get(asked.raft_id)
         if member is not None and not member.voter:
-            await raft.promote(asked.raft_id, CATCH_UP_TIMEOUT)
+            await raft.members.promote(asked.raft_id, CATCH_UP_TIMEOUT)
         log.info("node %s is raft member %x at %s", identity.node_id, asked.raft_id, asked.address)
         return web.json_response({})
 
@@ -144,7 +144,7 @@ class ManagerRoutes:
         if node is None or member is None or node.raft_id != asked.raft_id:
             raise FailedPrecondition(f"node {identity.node_id} is not raft member {asked.raft_id:x}")
         if member.address != asked.address:
-            await raft.set_address(asked.raft_id, asked.address)
+            await raft.members.set_address(asked.raft_id, asked.address)
             log.info("node %s moved from %s to %s", node.id, member.address, asked.address)
         return web.json_response({})
 

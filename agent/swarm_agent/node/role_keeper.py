@@ -120,13 +120,13 @@ class RoleKeeper(Keeper):
     async def look(self) -> None:
         wanted = plan(self._store.view().all(Node), self._raft.status())
         if wanted.remove:
-            await self._raft.remove(wanted.remove)
+            await self._raft.members.remove(wanted.remove)
             log.info("raft member %x removed", wanted.remove)
         if wanted.nodes:
             await self._store.update(lambda tx: _write(tx, wanted.nodes))
         if wanted.successor:
             log.info("handing leadership over to raft member %x", wanted.successor)
-            await self._raft.transfer_leadership(wanted.successor)
+            await self._raft.members.transfer_leadership(wanted.successor)
 
 
 def _write(tx: Tx, nodes: tuple[Node, ...]) -> None:

@@ -30,18 +30,17 @@ from typing import Any, Protocol, TypeVar
 from swarm_agent.model.errors import NoLeader
 
 from .boot import boot
-from .changes import moved, promoted, with_learner, without
 from .core import Core, Ready
 from .errors import (
-    ChangeRefused,
     FatalError,
     InvariantBroken,
     NotLeader,
-    RequestTimeout,
+    Stopped,
 )
 from .files import Files, OsFiles
 from .listeners import Listeners
 from .log import Log, entry_size
+from .members import Members
 from .messages import (
     NOBODY,
     Entry,
@@ -118,6 +117,7 @@ class RaftNode:
         self._listeners = Listeners()
         self._entries_since_snapshot = 0
         self._bytes_since_snapshot = 0
+        self.members = Members(self, self._core)
         self._snapshots = SnapshotWork(self, self._core, storage, machine, loaded.snapshot.index)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class RaftNode:
         self._core.heartbeat_ticks = settings.heartbeat_ticks
 
     async def stop(self) -> None:
-        """Stop without telling anybody (see `transfer_leadership`). What is on disk stays; callers get
+        """Stop without telling anybody (see `members.transfer_leadership`). What is on disk stays; callers get
         LeadershipLost.
         """
         self._shut()
@@ -204,6 +204,11 @@ class RaftNode:
     def membership(self) -> Membership:
         """Who is a member, newest change included though it may not be committed: whom to talk to."""
         return self._core.log.membership
+
+    @property
+    def stopping(self) -> bool:
+        """It was stopped, or has failed: nothing comes of it any more."""
+        return self._stopping
 
     @property
     def removed(self) -> bool:
@@ -237,7 +242,7 @@ class RaftNode:
 
         Raises NotLeader and ProposalDropped (nothing happened), LeadershipLost (it may yet be committed).
         """
-        return await self._proposed(lambda: self._core.propose(data))
+        return await self.proposed(lambda: self._core.propose(data))
 
     async def barrier(self) -> None:
         """See `store.Proposer`."""
@@ -257,14 +262,15 @@ class RaftNode:
                 await self._wait_applied(index, deadline)
                 return
             except NotLeader:
-                await self._change_or(left)
+                await self.changed(left)
             except TimeoutError:
                 continue  # the question or the answer was lost, or the leader changed: ask anew
             finally:
                 self._waiting.forget_read(id_)
         raise NoLeader
 
-    async def _proposed(self, append: Callable[[], int]) -> int:
+    async def proposed(self, append: Callable[[], int]) -> int:
+        """Append an entry and wait until it is applied here; see `propose`."""
         if self._stopping:
             raise NotLeader(NOBODY)
         future = self._waiting.for_entry(append(), self._core.term)
@@ -276,79 +282,19 @@ class RaftNode:
             return
         await asyncio.wait_for(self._waiting.for_index(index), max(0.0, deadline - self._loop.time()))
 
-    # --- members -----------------------------------------------------------------------------------------------------
-
-    async def add_learner(self, member_id: int, address: str) -> int:
-        """Add a member that gets the log and does not vote yet. Raises NotLeader, ChangeRefused, LeadershipLost.
-
-        Ids must never be given twice: a member that lost its disk is a new one.
-        """
-        return await self._change(lambda before: with_learner(before, member_id, address))
-
-    async def promote(self, member_id: int, timeout: float = 20.0) -> int:
-        """Make a learner a voter, once it has nearly the whole log: before that it would only endanger the quorum.
-
-        Raises also RequestTimeout when it does not catch up.
-        """
-        deadline = self._loop.time() + timeout
-        while not self._caught_up(member_id):
-            if self._loop.time() >= deadline:
-                raise RequestTimeout
-            if self._stopping or self._core.leadership is None:
-                raise NotLeader(self.leader_id)
-            await self._change_or(deadline - self._loop.time())
-        return await self._change(lambda before: promoted(before, member_id))
-
-    async def remove(self, member_id: int) -> int:
-        """Remove a member for good. Hand leadership over before removing oneself. Raises as `add_learner`."""
-        return await self._change(lambda before: without(before, member_id))
-
-    async def set_address(self, member_id: int, address: str) -> int:
-        """A member can now be reached elsewhere. Raises as `add_learner`."""
-        return await self._change(lambda before: moved(before, member_id, address))
-
-    async def transfer_leadership(self, to: int = NOBODY) -> None:
-        """Hand leadership to a voter (the most complete one if not said) and return when another member leads.
-
-        Raises NotLeader, ChangeRefused, RequestTimeout if it was not taken over within an election timeout.
-        """
-        leadership = self._core.leadership
-        if leadership is None:
-            raise NotLeader(self.leader_id)
-        if to == NOBODY:
-            voters = [id_ for id_ in self.membership.voters if id_ != self.id and leadership.progress[id_].active]
-            if not voters:
-                raise ChangeRefused("raft: no other voter is reachable that could lead")
-            to = max(voters, key=lambda id_: leadership.progress[id_].match)
-        self.input(self._core.transfer, to)
-        deadline = self._loop.time() + self.settings.tick * self.settings.election_ticks * 2
-        while self._core.leader in (self.id, NOBODY):
-            left = deadline - self._loop.time()
-            if left <= 0 or (self._core.leadership is not None and not self._core.leadership.transferee):
-                raise RequestTimeout
-            await self._change_or(left)
-
-    async def _change(self, edit: Callable[[Membership], Membership]) -> int:
-        return await self._proposed(lambda: self._core.propose_membership(edit(self.membership)))
-
-    def _caught_up(self, member_id: int) -> bool:
-        leadership = self._core.leadership
-        progress = leadership.progress.get(member_id) if leadership is not None else None
-        # A short log is no proof: the member must have answered before its vote can be needed.
-        behind = self._core.log.committed - self.settings.keep_entries // 10
-        return progress is not None and progress.match >= max(1, behind)
-
     # --- keys --------------------------------------------------------------------------------------------------------
 
     async def rotate_keys(self, keys: Sequence[bytes]) -> None:
         """Encrypt with the first of these keys from now on. When it returns nothing on disk needs any other key.
 
         Store the new key before, beside the old one, and give both here, new first; forget the old one afterwards.
-        If it is interrupted both are needed to start again.
+        If it is interrupted both are needed to start again. Raises Stopped when the node was stopped before the end.
         """
         await self._snapshots.rotate(keys)
         if self.error is not None:
             raise self.error
+        if self._stopping:
+            raise Stopped
 
     # --- inputs ------------------------------------------------------------------------------------------------------
 
@@ -396,7 +342,9 @@ class RaftNode:
     # --- outputs -----------------------------------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Give a message to the transport."""
+        """Give a message to the transport. One that was stopped, or has failed, says nothing: tasks may still run."""
+        if self._stopping:
+            return
         self._transport.send(message.to, encode_message(message))
 
     def _pump(self) -> None:
@@ -529,7 +477,7 @@ class RaftNode:
             error = InvariantBroken(f"raft: a part failed: {error!r}")
         self._die(error)
 
-    async def _change_or(self, seconds: float) -> None:
+    async def changed(self, seconds: float) -> None:
         """Return at the next tick or change of leader, at the latest after some seconds."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):

@@ -42,6 +42,13 @@ class ChangeRefused(RaftError):
     """A membership change that cannot be made, or not now."""
 
 
+class Stopped(RaftError):
+    """This member was stopped meanwhile; what it was asked for may be half done."""
+
+    def __init__(self) -> None:
+        super().__init__("raft: this member is being stopped")
+
+
 class FatalError(Exception):
     """The process must end now: going on could break a promise given to others. The daemon turns it into an exit."""
 

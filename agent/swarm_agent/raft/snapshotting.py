@@ -21,9 +21,12 @@ from .errors import InvariantBroken
 from .messages import Message, SnapshotChunk, SnapshotMeta, SnapshotReply
 from .snapshots import SnapshotReader, SnapshotWriter
 from .storage import Storage
-from .transfer import Incoming, Outgoing, Verdict
+from .transfer import WINDOW, Incoming, Outgoing, Verdict
 
 log = logging.getLogger(__name__)
+
+MAX_PARTS = 4 * WINDOW
+"""Parts that wait to be written: a leader has WINDOW under way, and those of one that was followed by another count."""
 
 IDLE = 30.0
 """Seconds without a part after which a half-received snapshot is thrown away."""
@@ -193,8 +196,8 @@ class SnapshotWork:
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def on_chunks(self, chunks: Sequence[SnapshotChunk]) -> None:
-        """Parts came from the leader."""
-        self._parts.extend(chunks)
+        """Parts came from the leader. What does not fit is dropped: what is not acknowledged comes again."""
+        self._parts.extend(chunks[: MAX_PARTS - len(self._parts)])
         self._part_came.set()
         if self._receiver is None and self._parts:
             self._receiver = self._node.spawn(self._receive(), "raft-snapshot-receiver")

@@ -101,8 +101,8 @@ async def three(cluster):
     await cluster.leader()
     for member in (2, 3):
         await cluster.start(member)
-        await first.add_learner(member, f"host{member}:2377")
-        await first.promote(member)
+        await first.members.add_learner(member, f"host{member}:2377")
+        await first.members.promote(member)
     return first
 
 
@@ -158,17 +158,17 @@ async def test_leadership_is_handed_over_on_request_without_an_election_timeout(
     first = await three(cluster)
     changes = []
     first.on_leadership(changes.append)
-    await first.transfer_leadership(3)
+    await first.members.transfer_leadership(3)
     assert (await cluster.leader()).id == 3
     assert changes == [True, False]
     await cluster.create(3, "web")
-    await cluster.nodes[3].transfer_leadership()
+    await cluster.nodes[3].members.transfer_leadership()
     assert (await cluster.leader(not_=3)).id in (1, 2)
 
 
 async def test_a_removed_member_learns_it_and_disturbs_nobody(cluster):
     first = await three(cluster)
-    await first.remove(3)
+    await first.members.remove(3)
     await cluster.until(lambda: cluster.nodes[3].removed)
     term = first.status().term
     await cluster.create(1, "web")
@@ -179,9 +179,9 @@ async def test_a_removed_member_learns_it_and_disturbs_nobody(cluster):
 
 async def test_a_leader_can_remove_itself_after_handing_over(cluster):
     first = await three(cluster)
-    await first.transfer_leadership(2)
+    await first.members.transfer_leadership(2)
     leader = await cluster.leader()
-    await leader.remove(1)
+    await leader.members.remove(1)
     await cluster.until(lambda: first.removed)
     await cluster.create(leader.id, "web")
 
@@ -189,13 +189,13 @@ async def test_a_leader_can_remove_itself_after_handing_over(cluster):
 async def test_impossible_changes_are_refused(cluster):
     first = await three(cluster)
     with pytest.raises(ChangeRefused, match="is a member already"):
-        await first.add_learner(2, "x")
+        await first.members.add_learner(2, "x")
     with pytest.raises(ChangeRefused, match="there is no member 9"):
-        await first.remove(9)
+        await first.members.remove(9)
     with pytest.raises(NotLeader):
-        await cluster.nodes[2].add_learner(4, "x")
+        await cluster.nodes[2].members.add_learner(4, "x")
     with pytest.raises(ChangeRefused, match="only be handed to another voter"):
-        await first.transfer_leadership(9)
+        await first.members.transfer_leadership(9)
 
 
 async def test_a_member_far_behind_gets_a_snapshot_and_then_the_rest(tmp_path):
@@ -207,9 +207,9 @@ async def test_a_member_far_behind_gets_a_snapshot_and_then_the_rest(tmp_path):
         await cluster.create(1, f"s{n}")
     await cluster.until(lambda: first.status().first > 60)
     await cluster.start(2)
-    await first.add_learner(2, "host2")
+    await first.members.add_learner(2, "host2")
     await cluster.create(1, "while it is sent")
-    await first.promote(2)
+    await first.members.promote(2)
     await cluster.until(lambda: len(cluster.names(2)) == 101)
     assert cluster.names(2) == cluster.names(1)
     assert cluster.nodes[2].status().first > 60
@@ -224,7 +224,7 @@ async def test_an_address_can_be_changed_without_leaving(cluster):
     first = await three(cluster)
     seen = []
     cluster.nodes[2].on_membership(seen.append)
-    await first.set_address(3, "elsewhere:2377")
+    await first.members.set_address(3, "elsewhere:2377")
     await cluster.until(lambda: seen[-1].get(3).address == "elsewhere:2377")
 
 

@@ -46,6 +46,8 @@ def witness(world: World, node: Node, subject: str, old: State | None, new: Stat
         world.accused[subject] = max(world.accused.get(subject, 0), peer.incarnation)
     if new is State.DEAD and old is not None:
         world.deaths.append((world.now, node.id, subject))
+        if peer is not None:
+            world.verdicts.setdefault((subject, peer.incarnation), world.now)
         if world.check:
             assert subject in world.accused, f"{subject} died at {node.id} though nobody suspected it"
     if new is State.LEFT and world.check and old is not None:

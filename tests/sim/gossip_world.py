@@ -143,6 +143,7 @@ class World:
         self.said_farewell: set[str] = set()
         self.history: dict[str, dict[tuple[int, int], tuple[str, str, bytes | None]]] = {}
         self.deaths: list[tuple[float, str, str]] = []  # (time, observer, subject)
+        self.verdicts: dict[tuple[str, int], float] = {}  # (subject, incarnation): when it was first declared dead
 
     # -- building
 

@@ -409,6 +409,20 @@ def test_a_stop_that_nobody_noticed_is_told_too_before_the_first_death() -> None
     assert world.deaths == []
 
 
+def test_a_suspicion_that_came_before_the_word_of_a_stop_gets_the_longer_time() -> None:
+    """The accusation of an incarnation may come before the word that the incarnation began with."""
+    world = World(31)
+    node = lone(world, ("x", 1))
+    node.core.kernel.leaving = True  # no probes of its own
+    forger = Forger(world)
+    forger.say(node, m.Suspect("x", 2, "y"))
+    forger.say(node, m.Alive("x", 2, "10.8.0.1", 1000, 1, b"", 80))
+    world.run(12)
+    assert node.state("x") is State.SUSPECT
+    world.run(3)
+    assert node.state("x") is State.DEAD
+
+
 def test_a_stop_of_minutes_is_an_outage_that_nobody_waits_for_again() -> None:
     world = World(30)
     world.cluster(3)

@@ -80,6 +80,8 @@ class Membership:
             # An accusation brought this incarnation before its owner's word did, or a process whose clock is behind
             # uses it again: address, epoch and meta still count, the state does not.
             moved = self._take_info(peer, fact)
+            if peer.suspicion is not None:
+                self._lengthen(peer, peer.suspicion)
             self._spread(fact)
             self._changed(peer, peer.state)
 
@@ -292,6 +294,15 @@ class Membership:
         else:
             check = max(kernel.timers.now, deadline - kernel.awareness.scale(kernel.config.probe_timeout))
             peer.timer = kernel.timers.at(check, self._last_check, peer, suspicion)
+
+    def _lengthen(self, peer: Peer, suspicion: Suspicion) -> None:
+        """Only now we learn how long that member may stand still: the suspicion began too short."""
+        low = allowance(peer.stall / 10)
+        if low > suspicion.low:
+            suspicion.low = low
+            suspicion.high = max(suspicion.high, low)
+            suspicion.asked = False
+            self._schedule(peer)
 
     def _last_check(self, peer: Peer, suspicion: Suspicion) -> None:
         kernel = self.kernel

@@ -124,7 +124,7 @@ def _load(registry: Registry, chunks: Iterable[bytes]) -> Tables:
                 raise SnapshotError(f"store snapshot: unknown kind {frame.kind!r}; made by a newer version?")
             table = tables.tables[kind]
             for raw in frame.objects:
-                obj = decode_object(kind, raw)
+                obj = tables.shared(kind, decode_object(kind, raw))
                 table.put(obj.id, obj)
             count += len(frame.objects)
         else:

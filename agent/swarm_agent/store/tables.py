@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from swarm_agent.model.objects import Cluster, Config, Network, Node, Secret, Service, Task
 
+from .sharing import Share, share_task
+
 
 class Stored(Protocol):
     """What the store needs to know of an object. All kinds are frozen msgspec structs."""
@@ -47,13 +49,15 @@ class Kind:
     """One kind of stored object.
 
     `indexes` maps an index name to the function that gives an object's keys in it. With `taken`, names are unique: a
-    second object under the same key of the index `name` is refused with that text (`{}`: the name).
+    second object under the same key of the index `name` is refused with that text (`{}`: the name). `share` gives an
+    object the parts that others have too (sharing.py).
     """
 
     name: str
     type: type[Any]
     indexes: Mapping[str, Keys] = field(default_factory=dict)
     taken: str = ""
+    share: Share | None = None
 
 
 class Registry:
@@ -123,6 +127,7 @@ KINDS = Registry(
             Task.KIND,
             Task,
             {"service_id": attribute("service_id"), "node_id": attribute("node_id")},
+            share=share_task,
         ),
         Kind(Network.KIND, Network, {NAME: name_of("spec", "name")}, "network with name {} already exists"),
         Kind(Secret.KIND, Secret, {NAME: name_of("spec", "name")}, "secret {} already exists"),

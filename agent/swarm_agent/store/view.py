@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
+from .sharing import Parts
 from .tables import NAME, Kind, Registry, T
 
 Overlay = dict[Kind, dict[str, Any]]
@@ -77,7 +78,7 @@ class Table:
 class Tables:
     """The live state of the store: one `Table` a kind, at `index`, the log index last applied."""
 
-    __slots__ = ("__weakref__", "_current", "_views", "index", "registry", "tables")
+    __slots__ = ("__weakref__", "_current", "_parts", "_views", "index", "registry", "tables")
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -85,6 +86,11 @@ class Tables:
         self.tables: dict[Kind, Table] = {kind: Table(kind) for kind in registry.kinds}
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
         self._current: weakref.ref[View] | None = None
+        self._parts = Parts()
+
+    def shared(self, kind: Kind, obj: Any) -> Any:
+        """The object, with the parts that are known from others."""
+        return obj if kind.share is None or obj is None else kind.share(obj, self._parts)
 
     def view(self) -> View:
         """A consistent view as of now. The same one is handed out until something changes."""
@@ -99,7 +105,8 @@ class Tables:
         """Carry out the changes of one log entry; what changed is returned in order."""
         self._current = None
         changes = []
-        for kind, id_, new in puts:
+        for kind, id_, put in puts:
+            new = self.shared(kind, put)
             old = self.tables[kind].put(id_, new)
             if old is None and new is None:
                 continue

@@ -10,7 +10,7 @@ ROUNDS ?= 3
 MINUTES ?= 30
 FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help
+.PHONY: up down status test lint test-unit test-lab test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -50,6 +50,9 @@ test-lab: $(VENV)/.made ## minutes: three real hosts, real engines, the real doc
 
 reference: $(VENV)/.made ## docs/modules.md anew, from the modules' documentation
 	$(BIN)/python docs/module_reference.py
+
+test-operations: $(VENV)/.made ## minutes: playbooks for operators and all modules on three real hosts
+	$(BIN)/pytest -q tests/operations
 
 sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/sim

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from typing import Any
 
 from tests.lab.labkit import ROOT, Host, Lab, eventually
 
+TIMES: list[tuple[float, int, str]] = []
+"""Seconds, tasks and arguments of each playbook that ran, for the report at the end of a test run."""
+
 PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
 
 
-def play(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def play(*arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a playbook on the lab, as README says."""
     command = [str(PLAYBOOK), "-i", "inventories/lab.yml", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    begun = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False, env={**os.environ, **(env or {})}
+    )
+    TIMES.append((time.monotonic() - begun, done.stdout.count("\nTASK ["), " ".join(arguments)))
     assert not check or done.returncode == 0, f"$ {' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done
 

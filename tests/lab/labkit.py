@@ -80,10 +80,24 @@ def eventually(question: Callable[[], T], timeout: float = 30, every: float = 0.
         time.sleep(every)
 
 
-def run(command: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60) -> Result:
+def run(
+    command: Sequence[str],
+    *,
+    check: bool = True,
+    stdin: str | None = None,
+    timeout: float = 60,
+    cwd: Path | None = None,
+) -> Result:
     """Run a program on this machine."""
     done = subprocess.run(
-        list(command), input=stdin, capture_output=True, text=True, timeout=timeout, env=environment(), check=False
+        list(command),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(),
+        cwd=cwd,
+        check=False,
     )
     result = Result(shlex.join(command), done.returncode, done.stdout.rstrip("\n"), done.stderr.rstrip("\n"))
     assert not check or result.code == 0, str(result)

@@ -24,7 +24,9 @@ def export(client):
     networks = [
         network
         for network in client.get("/networks", filters={"scope": {"swarm": True}})
-        if not network.get("Ingress") and HIDDEN_LABEL not in (network.get("Labels") or {})
+        if network.get("Scope") == "swarm"
+        and not network.get("Ingress")
+        and HIDDEN_LABEL not in (network.get("Labels") or {})
     ]
     names = {network["Id"]: network["Name"] for network in networks}
     return {

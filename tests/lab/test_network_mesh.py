@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 from network_bed import Bed, Container, Host, eventually, run
 
+from swarm_agent.model.rows import PortRow
 from swarm_agent.network import ipvs_netlink
 
 pytestmark = [
@@ -124,6 +125,16 @@ def test_default_route_over_another_network_keeps_the_mesh_working(bed: Bed) -> 
     bed.update()
     for host in bed.hosts:
         assert call(bed, bed.client, host.address) == ["c2 10.99.0.100"]
+
+
+def test_a_port_may_be_bound_to_addresses(bed: Bed) -> None:
+    bed.container(bed.hosts[1], "c2", 22)
+    port = PortRow("tcp", 80, 8080, "ingress", "", ("10.99.0.1/32",))
+    bed.rows.append(("h2", bed.row("c2", 22, ports=(port,))))
+    bed.update()
+    assert call(bed, bed.client, "10.99.0.1") == ["c2 10.99.0.100"]
+    assert "refused" in call(bed, bed.client, "10.99.0.2")[0]
+    assert "refused" in call(bed, bed.hosts[0], "127.0.0.1")[0]
 
 
 def test_ports_follow_rows(bed: Bed, remote: Container) -> None:

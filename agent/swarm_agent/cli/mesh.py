@@ -49,7 +49,12 @@ def run(agent: Agent, arguments: argparse.Namespace, console: Console) -> None:
 def fits(frontend: dict[str, Any], what: str) -> bool:
     """Whether a frontend is what was asked for: its number or address, or a service behind it."""
     name = frontend["name"]
-    names = {name, name.partition("/")[0], *(backend["service"] for backend in frontend["backends"])}
+    names = {
+        name,
+        name.partition("/")[0],
+        name.partition(" ")[0],
+        *(backend["service"] for backend in frontend["backends"]),
+    }
     return not what or what in names
 
 

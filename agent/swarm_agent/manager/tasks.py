@@ -11,7 +11,7 @@ import enum
 
 import msgspec
 
-from swarm_agent.model.extensions import task_options
+from swarm_agent.model.extensions import publish_addresses, task_options
 from swarm_agent.model.objects import ZERO_TIME, Cluster, Endpoint, Node, Service, Task, TaskStatus, Version
 from swarm_agent.model.specs import EndpointSpec, PortConfig, TaskSpec
 from swarm_agent.model.states import TaskState
@@ -189,6 +189,8 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
     if differs:
         return True
     if task_options(task.service_labels) != task_options(service.spec.labels):
+        return True
+    if publish_addresses(task.service_labels) != publish_addresses(service.spec.labels):
         return True
     there = task.endpoint.spec if task.endpoint is not None else None
     return _published(there) != _published(service.spec.endpoint_spec)

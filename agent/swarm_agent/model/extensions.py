@@ -3,6 +3,7 @@
     swarm.task.*    how its containers are made (devices, privileged, shm_size, runtime, gpus)
     swarm.job.*     when a job runs (cron, missed, overlap)
     swarm.update.*  how its updates go (place_within)
+    swarm.publish.* where its published ports answer (addresses)
     swarm.rebalance whether it may be moved for balance ("off")
 
 Labels go through every client, stack file and SDK unchanged. A label under one of the prefixes that is not known, or
@@ -13,6 +14,7 @@ what is stored must not stop a loop.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,9 +33,10 @@ CRON = "swarm.job.cron"
 MISSED = "swarm.job.missed"
 OVERLAP = "swarm.job.overlap"
 PLACE_WITHIN = "swarm.update.place_within"
+PUBLISH_ADDRESSES = "swarm.publish.addresses"
 REBALANCE = "swarm.rebalance"
 
-PREFIXES = ("swarm.task.", "swarm.job.", "swarm.update.")
+PREFIXES = ("swarm.task.", "swarm.job.", "swarm.update.", "swarm.publish.")
 """All labels under these are ours. (`swarm.` alone is not: other tools use it, swarm-cronjob for one.)"""
 
 PLACE_WITHIN_DEFAULT = 15 * 60 * SECOND
@@ -142,6 +145,17 @@ def read_runtime(text: str) -> str:
     return text
 
 
+def read_addresses(text: str) -> tuple[str, ...]:
+    """Addresses and networks of hosts, "10.0.0.5, 192.168.7.0/24", as networks in order."""
+    found = set()
+    for part in text.split(","):
+        try:
+            found.add(ipaddress.IPv4Network(part.strip()))
+        except ValueError:
+            raise ValueError(f"{part.strip()!r} is no IPv4 address or network, as 10.0.0.5 or 10.0.0.0/24") from None
+    return tuple(str(network) for network in sorted(found))
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
@@ -161,6 +175,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     MISSED: _one_of("run", "skip"),
     OVERLAP: _one_of("skip", "replace"),
     PLACE_WITHIN: read_duration,
+    PUBLISH_ADDRESSES: read_addresses,
     REBALANCE: _one_of("on", "off"),
 }
 
@@ -216,6 +231,12 @@ def task_options(labels: Mapping[str, str]) -> TaskOptions:
 def place_within(labels: Mapping[str, str]) -> int:
     """Nanoseconds that an update waits for a node for one of its tasks; 0: for ever, as Swarm does."""
     found: int = _read(labels, PLACE_WITHIN, PLACE_WITHIN_DEFAULT)
+    return found
+
+
+def publish_addresses(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The hosts' addresses (as networks) on which the service's published ports answer; empty: on all."""
+    found: tuple[str, ...] = _read(labels, PUBLISH_ADDRESSES, ())
     return found
 
 

@@ -18,6 +18,7 @@ class PortRow(msgspec.Struct, frozen=True, array_like=True):
     published: int  # 0: not published
     mode: str  # ingress or host
     name: str = ""
+    addresses: tuple[str, ...] = ()  # networks of hosts' addresses on which the port answers; none: on all
 
 
 class AddressRow(msgspec.Struct, frozen=True, array_like=True):

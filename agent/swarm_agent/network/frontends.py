@@ -13,6 +13,7 @@ from typing import Protocol
 
 from swarm_agent.model.rows import AddressRow, EndpointRow
 
+from .names import CHAIN_PREFIX, chain_name
 from .state import Chain, ChainKey, Destination, Jump, Rule, Timeouts
 
 
@@ -26,12 +27,37 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port of every address of this host. `draining`: tasks whose connections go on, but that get no new ones."""
+    """A port of every address of this host, or of those in the networks `addresses`. `draining`: tasks whose
+    connections go on, but that get no new ones.
+    """
 
     protocol: str
     port: int
     targets: tuple[Target, ...]
     draining: tuple[Target, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others."""
+        return "/".join((self.protocol, str(self.port), *self.addresses))
+
+    def chain(self, kind: str) -> str:
+        """The name of its chain."""
+        if self.addresses:
+            return chain_name(kind, self.name)
+        return f"{CHAIN_PREFIX}{kind}-{self.protocol}-{self.port}"
+
+    @property
+    def matches(self) -> list[str]:
+        """What a packet to it is known by, in iptables' words: one rule for each."""
+        port = f"-p {self.protocol} -m {self.protocol} --dport {self.port}"
+        return [f"-d {address} {port}" for address in self.addresses] or [port]
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether it answers on 127.0.0.1."""
+        return not self.addresses or any(address.startswith("127.") for address in self.addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +113,23 @@ def ingress_address(row: EndpointRow, ingress_id: str) -> AddressRow | None:
 
 
 def published_frontends(rows: Iterable[EndpointRow], ingress_id: str) -> list[Published]:
-    """Ports published in ingress mode with the tasks behind them, in a fixed order.
+    """Ports published in ingress mode with the tasks behind them, in a fixed order; of one port, those bound to
+    addresses come first.
 
     Two services meet on one port only for moments (a port moves between them); then both answer.
     """
-    found: dict[tuple[str, int], dict[Target, bool]] = defaultdict(dict)
+    found: dict[tuple[str, int, tuple[str, ...]], dict[Target, bool]] = defaultdict(dict)
     for row in rows:
         address = ingress_address(row, ingress_id)
         if address is None:
             continue
         for port in row.ports:
             if port.mode != "host" and port.published:
-                targets = found[port.protocol or "tcp", port.published]
+                targets = found[port.protocol or "tcp", port.published, port.addresses]
                 target = Target(address.ip, port.target)
                 targets[target] = targets.get(target, False) or row.active
-    return [Published(*key, *_split(found[key])) for key in sorted(found)]
+    ordered = sorted(found, key=lambda key: (key[0], key[1], not key[2], key[2]))
+    return [Published(*key[:2], *_split(found[key]), key[2]) for key in ordered]
 
 
 def virtual_frontends(rows: Iterable[EndpointRow], network_ids: Iterable[str]) -> list[VirtualAddress]:

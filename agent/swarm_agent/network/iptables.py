@@ -71,10 +71,9 @@ def _published(frontends: Iterable[Published]) -> dict[ChainKey, Chain]:
     for frontend in frontends:
         if not frontend.targets:
             continue
-        protocol, port = frontend.protocol, frontend.port
-        chain = f"SWARM-P-{protocol}-{port}"
-        entries.append(f"-p {protocol} -m {protocol} --dport {port} -j {chain}")
-        chains["nat", chain] = (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, protocol))
+        chain = frontend.chain("P")
+        entries += [f"{match} -j {chain}" for match in frontend.matches]
+        chains["nat", chain] = (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, frontend.protocol))
     chains["nat", PUBLISH_CHAIN] = tuple(entries)
     return chains
 

@@ -129,21 +129,21 @@ def _published(
     services: dict[int, str],
     destinations: dict[Destination, int],
 ) -> list[str]:
-    found = numbers((f"{port.protocol}/{port.port}" for port in ports), PORT_NUMBERS)
+    found = numbers((port.name for port in ports), PORT_NUMBERS)
     marks, loopback, problems = [], [], []
     for port in ports:
-        number = found.get(f"{port.protocol}/{port.port}")
+        number = found.get(port.name)
         if number is None:
             problems.append(f"port {port.port}/{port.protocol}: IPVS takes {PORT_NUMBERS} published ports")
             continue
         _serve(PUBLISHED_BIT | number, port.targets, port.draining, port.protocol == "udp", services, destinations)
         if port.targets:
-            match = f"-p {port.protocol} -m {port.protocol} --dport {port.port}"
-            marks.append(_mark(match, PUBLISHED_BIT | number))
-            chain = f"SWARM-L-{port.protocol}-{port.port}"
-            loopback.append(f"{match} -j {chain}")
-            chains["nat", chain] = spread(port.targets[:LOOPBACK_TASKS], port.protocol)
-    chains["mangle", PUBLISH_CHAIN] = tuple(marks)
+            marks += [_mark(match, PUBLISHED_BIT | number) for match in port.matches]
+            if port.on_loopback:
+                chain = port.chain("L")
+                loopback += [f"{match} -j {chain}" for match in port.matches]
+                chains["nat", chain] = spread(port.targets[:LOOPBACK_TASKS], port.protocol)
+    chains["mangle", PUBLISH_CHAIN] = tuple(reversed(marks))  # the last one that fits counts
     chains["nat", "SWARM-LOOPBACK"] = tuple(loopback)
     chains["nat", "SWARM-PRE"] = ("-d 127.0.0.0/8 -j SWARM-LOOPBACK",)
     return problems

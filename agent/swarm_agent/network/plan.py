@@ -221,12 +221,21 @@ def endpoint_fault(row: EndpointRow) -> str:
             return f"protocol {port.protocol!r} is unknown"
         if not (0 < port.target < 65536 and 0 <= port.published < 65536):
             return f"port {port.published} to {port.target} is out of range"
+        if not all(map(_is_network, port.addresses)):
+            return f"addresses {port.addresses!r} of port {port.published} are not IPv4"
     return ""
 
 
 def _is_ipv4(text: str) -> bool:
     try:
         return str(ipaddress.IPv4Address(text)) == text
+    except ValueError:
+        return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return str(ipaddress.IPv4Network(text)) == text
     except ValueError:
         return False
 

@@ -13,7 +13,7 @@ import msgspec
 
 from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
 
-from .frontends import ingress_address
+from .frontends import Published, ingress_address
 from .names import PUBLISHED_BIT, VIP_BIT
 from .state import Destination, KernelState
 from .tables import NetworkTables
@@ -39,7 +39,7 @@ class Frontend(msgspec.Struct, frozen=True):
     """An address and port of this host, or a VIP."""
 
     kind: str  # port or vip
-    name: str  # "8080/tcp" or "10.0.1.4"
+    name: str  # "8080/tcp", "8080/tcp on 10.9.0.5/32" or "10.0.1.4"
     network: str  # of the VIP; of the ingress network for ports
     programmed: str  # where it is in the kernel: a chain of nat, or a packet mark of IPVS
     backends: list[Backend]
@@ -70,13 +70,13 @@ def frontends(
     """Ports first, by number; then VIPs, by network."""
     names = {network.id: network.spec.name or network.id for network in tables.networks}
     ingress = next((network.id for network in tables.networks if network.spec.ingress), "")
-    ports: dict[tuple[int, str], list[tuple[OwnedRow, AddressRow, PortRow]]] = defaultdict(list)
+    ports: dict[tuple[int, str, tuple[str, ...]], list[tuple[OwnedRow, AddressRow, PortRow]]] = defaultdict(list)
     vips: dict[tuple[str, str], list[tuple[OwnedRow, AddressRow]]] = defaultdict(list)
     for owner, row in rows:
         own = ingress_address(row, ingress)
         for port in row.ports:
             if own is not None and port.published and port.mode != "host":
-                ports[port.published, port.protocol or "tcp"].append(((owner, row), own, port))
+                ports[port.published, port.protocol or "tcp", port.addresses].append(((owner, row), own, port))
         for address in row.addresses:
             if address.vip:
                 vips[names.get(address.network_id, address.network_id), address.vip].append(((owner, row), address))
@@ -97,12 +97,13 @@ def frontends(
         )
 
     found = []
-    for (number, protocol), entries in sorted(ports.items()):
+    for (number, protocol, bound), entries in sorted(ports.items(), key=lambda item: item[0]):
         marks = _marks(state, PUBLISHED_BIT, {(address.ip, port.target) for _, address, port in entries})
-        chain = f"SWARM-P-{protocol}-{number}"
+        chain = Published(protocol, number, (), addresses=bound).chain("P")
+        name = f"{number}/{protocol}" + (f" on {', '.join(bound)}" if bound else "")
         backends = [backend(owned, address, port.target, marks) for owned, address, port in entries]
         network = names.get(ingress, "")
-        found.append(Frontend("port", f"{number}/{protocol}", network, _where(state, chain, marks), _sorted(backends)))
+        found.append(Frontend("port", name, network, _where(state, chain, marks), _sorted(backends)))
     for (network, vip), places in sorted(vips.items()):
         marks = _marks(state, VIP_BIT, {(address.ip, 0) for _, address in places})
         backends = [backend(owned, address, 0, marks) for owned, address in places]

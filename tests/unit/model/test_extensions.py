@@ -11,6 +11,7 @@ from swarm_agent.model.extensions import (
     TaskOptions,
     check,
     place_within,
+    publish_addresses,
     read_devices,
     read_duration,
     read_gpus,
@@ -89,3 +90,16 @@ def test_what_is_stored_and_cannot_be_read_counts_as_not_said() -> None:
     labels = {"swarm.task.shm_size": "?", "swarm.task.runtime": "runc", "swarm.update.place_within": "?"}
     assert task_options(labels) == TaskOptions(runtime="runc")
     assert place_within(labels) == PLACE_WITHIN_DEFAULT
+
+
+def test_ports_may_be_bound_to_addresses_and_networks_of_hosts() -> None:
+    labels = {"swarm.publish.addresses": "192.168.7.0/24, 10.0.0.5"}
+    check(labels, job=False)
+    assert publish_addresses(labels) == ("10.0.0.5/32", "192.168.7.0/24")
+    assert publish_addresses({}) == ()
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.5/8", "web", "10.0.0.5,", "fd00::1"])
+def test_what_is_no_address_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=r"label swarm\.publish\.addresses: .* is no IPv4 address or network"):
+        check({"swarm.publish.addresses": text}, job=False)

@@ -110,3 +110,11 @@ def test_a_packet_whose_task_is_chosen_has_no_mark_that_leads_back_to_this_host(
         "-j MARK --set-xmark 0x0/0xffff",
         "-m connmark --mark 0x8000/0x8000 -j MARK --set-xmark 0x8000/0x8000",
     )
+
+
+def test_a_port_bound_to_addresses_wins_over_an_unbound_one_and_leaves_loopback_alone() -> None:
+    bound = Published("tcp", 8080, (A,), (), ("10.9.0.5/32",))
+    chains = IpvsBalancer().balance([bound, port(B)], [], {}).chains
+    first, last = chains["mangle", "SWARM-PUBLISH"]
+    assert first.startswith("-p tcp") and last.startswith("-d 10.9.0.5/32 -p tcp")  # the last mark counts
+    assert chains["nat", "SWARM-LOOPBACK"] == ("-p tcp -m tcp --dport 8080 -j SWARM-L-tcp-8080",)

@@ -168,3 +168,16 @@ def test_reserved_range_is_the_end_of_the_subnet() -> None:
 
 def test_own_peer_rows_name_gateway_and_bridge() -> None:
     assert own_peer_rows({"n": "10.0.0.2/24"}) == [PeerRow("n", "10.0.0.2", "02:42:0a:00:00:02")]
+
+
+def test_a_port_bound_to_addresses_answers_on_these_alone_and_before_an_unbound_one() -> None:
+    bound = PortRow("tcp", 80, 8080, "ingress", "", ("192.168.7.0/24",))
+    chains = planned(("me", row(4, bound)), ("me", row(5, WEB))).state.chains
+    first, second = chains["nat", "SWARM-PUBLISH"]
+    assert first.startswith("-d 192.168.7.0/24 -p tcp -m tcp --dport 8080 -j SWARM-P-")
+    assert second == "-p tcp -m tcp --dport 8080 -j SWARM-P-tcp-8080"
+    assert "10.0.0.4:80" in chains["nat", first.rpartition(" ")[2]][-1]
+
+
+def test_addresses_of_a_port_that_are_none_are_a_fault() -> None:
+    assert "are not IPv4" in endpoint_fault(row(4, PortRow("tcp", 80, 8080, "ingress", "", ("-j ACCEPT",))))

@@ -29,7 +29,7 @@ from swarm_agent.manager.control import roots
 from swarm_agent.model import errors
 from swarm_agent.model.errors import BadRequest, ClusterError, Conflict, InvalidArgument, Unauthorized, Unavailable
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Cluster, Node, NodeDescription
+from swarm_agent.model.objects import Cluster, NodeDescription
 from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.model.specs import EncryptionConfig
@@ -269,8 +269,8 @@ class ClusterNode:
             if not root.key:
                 raise InvalidArgument("a cluster is founded with a CA certificate and its key, not with one alone")
             identity = Identity(node_id, "manager", cluster_id)
-            certificate = await asyncio.to_thread(_first_certificate, root, identity, now)
-            state = _first_manager(where, node_id, cluster_id)
+            certificate = await asyncio.to_thread(founding.first_certificate, root, identity, now)
+            state = whereabouts.first_manager(where, node_id, cluster_id)
             await asyncio.to_thread(certificate.save, self._folder.certificates, lock)
             membership = self._member(state, certificate, lock)
             first = founding.found(
@@ -342,7 +342,7 @@ class ClusterNode:
             now = datetime.datetime.now(datetime.UTC)
             cert = await sign(cluster, authority.new_signing_request(key), identity, now, tls.root_only_context)
             certificate = NodeCertificate(cluster.trust_bundle, cert, key)
-            state = _first_manager(where, node_id, cluster.id)
+            state = whereabouts.first_manager(where, node_id, cluster.id)
             lock = locking.parse_unlock_key(cluster.unlock_key)
             membership = self._member(state, certificate, lock)
             keys = membership.certificates.keys
@@ -416,7 +416,7 @@ class ClusterNode:
             if membership is None and self._locked is None and not self.error:
                 raise Unavailable(errors.NO_SWARM)
             if membership is not None and membership.manager is not None and not force:
-                raise Unavailable(_leave_warning(membership.manager))
+                raise Unavailable(membership.manager.leave_warning())
             if membership is not None and membership.manager is not None:
                 await self._resign(membership)
             if self._locked is not None:
@@ -490,35 +490,3 @@ class ClusterNode:
         except ValueError:
             host, port = text.strip("[]"), self._settings.management_port
         return addresses.join_host_port(host, port)
-
-
-def _first_manager(where: Resolved, node_id: str, cluster_id: str) -> SavedState:
-    """What the only manager of a cluster remembers."""
-    return whereabouts.state_at(
-        where,
-        node_id=node_id,
-        cluster_id=cluster_id,
-        role="manager",
-        managers=[ManagerPeer(node_id, where.advertise_addr)],
-        raft_id=secrets.randbits(63) | 1,
-    )
-
-
-def _first_certificate(root: Authority, identity: Identity, now: datetime.datetime) -> NodeCertificate:
-    key = authority.new_key()
-    cert = root.issue(authority.new_signing_request(key), identity, now, datetime.timedelta(days=90))
-    return NodeCertificate(root.cert, cert, key)
-
-
-def _leave_warning(manager: ManagerRole) -> str:
-    """Swarm's words for a manager that leaves without --force."""
-    text = "You are attempting to leave the swarm on a node that is participating as a manager. "
-    managers = [node for node in manager.store.view().all(Node) if node.manager_status is not None]
-    if len(managers) <= 1:
-        return text + (
-            "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
-        )
-    return text + (
-        "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
-        "Use `--force` to suppress this message."
-    )

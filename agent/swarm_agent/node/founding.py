@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import ipaddress
 import random
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from swarm_agent.model.objects import (
     NodeStatus,
 )
 from swarm_agent.model.specs import NetworkSpec, NodeSpec, SwarmSpec
-from swarm_agent.pki.authority import Authority
+from swarm_agent.pki import authority
+from swarm_agent.pki.authority import Authority, Identity
+from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.pki.tokens import new_token
 from swarm_agent.store.tx import Tx
 
@@ -130,3 +133,10 @@ def sole_manager(tx: Tx, node_id: str) -> None:
         if node.id != node_id and (node.spec.role == "manager" or node.raft_id or node.manager_status is not None):
             spec = replace(node.spec, role="worker")
             tx.update(replace(node, spec=spec, raft_id=0, manager_status=None))
+
+
+def first_certificate(root: Authority, identity: Identity, now: datetime.datetime) -> NodeCertificate:
+    """The first node's, by the root that it founds the cluster with. Makes a key: some milliseconds."""
+    key = authority.new_key()
+    cert = root.issue(authority.new_signing_request(key), identity, now, datetime.timedelta(days=90))
+    return NodeCertificate(root.cert, cert, key)

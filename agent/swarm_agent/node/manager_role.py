@@ -210,6 +210,19 @@ class ManagerRole:
         node = self.store.view().get(Node, node_id)
         return node is None or not node.raft_id or can_remove(node.raft_id, self.raft.status())
 
+    def leave_warning(self) -> str:
+        """Swarm's words for a manager that leaves without --force."""
+        text = "You are attempting to leave the swarm on a node that is participating as a manager. "
+        if len(self.managers()) <= 1:
+            return text + (
+                "Removing the last manager erases all current state of the swarm. "
+                "Use `--force` to ignore this message. "
+            )
+        return text + (
+            "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
+            "Use `--force` to suppress this message."
+        )
+
     async def no_member(self, timeout: float) -> None:
         """Return when this node has been removed from raft. Raises TimeoutError."""
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import secrets
 import socket
 
 from msgspec.structs import replace
@@ -69,6 +70,18 @@ def state_at(
         managers=managers,
         raft_id=raft_id,
         advertise_own=is_here(where.advertise),
+    )
+
+
+def first_manager(where: Resolved, node_id: str, cluster_id: str) -> SavedState:
+    """What the only manager of a cluster remembers."""
+    return state_at(
+        where,
+        node_id=node_id,
+        cluster_id=cluster_id,
+        role="manager",
+        managers=[ManagerPeer(node_id, where.advertise_addr)],
+        raft_id=secrets.randbits(63) | 1,
     )
 
 

@@ -140,18 +140,20 @@ def test_a_slow_host_is_not_declared_dead(lab, host1):
 
 def test_a_frozen_host_is_noticed_though_its_connections_live(lab, host1):
     """No connection closes and its kernel acknowledges: Swarm takes such a host for well until its heartbeats' end."""
-    host1.docker("service update --detach --force web")
-    eventually(lambda: "host2" in {task["node"] for task in running(host1, "web")} and all_run(host1))
+    host1.docker("service scale --detach web=6")
+    eventually(lambda: "host2" in {task["node"] for task in running(host1, "web")}, timeout=60)
     lost = next(task for task in running(host1, "web") if task["node"] == "host2")
     victim = lab.host("host2")
     victim.freeze()
     eventually(lambda: state_of(host1, "host2") == "Down")
     assert "is dead" in host1.exec(f"{CTL} members --explain host2").out
-    eventually(lambda: len([task for task in running(host1, "web") if task["node"] != "host2"]) == REPLICAS)
+    eventually(lambda: len([t for t in running(host1, "web") if t["node"] != "host2"]) == 6, timeout=60)
     assert "is hidden" in host1.exec(f"{CTL} members --explain {lost['id']}").out
     victim.thaw()
     eventually(lambda: state_of(host1, "host2") == "Ready", timeout=60)
     eventually(lambda: not any(lost["id"] in name for name in task_containers(victim, "web")), timeout=60)
+    host1.docker(f"service scale --detach web={REPLICAS}")
+    eventually(lambda: sum(len(task_containers(host, "web")) for host in lab) == REPLICAS, timeout=60)
     eventually(lambda: all_run(host1) and all_answer(lab))
 
 

@@ -188,5 +188,5 @@ def _contains(value: str, wanted: list[str] | None) -> bool:
 def _dangling(network: Network, wanted: list[str] | None, view: View) -> bool:
     if not wanted:
         return True
-    unused = not network.spec.ingress and not view.find(Service, network_id=network.id)
+    unused = not view.find(Service, network_id=network.id)
     return (wanted[0].lower() in ("1", "true")) is unused

@@ -239,8 +239,8 @@ async def test_a_worker_shows_our_bridges_as_the_overlays_they_are_part_of(door:
         ('{"label":["team=a"]}', ["back"]),
         ('{"label":["team=b"]}', []),
         ('{"type":["builtin"]}', []),
-        ('{"dangling":["true"]}', ["back"]),
-        ('{"dangling":["false"]}', ["ingress"]),
+        ('{"dangling":["true"]}', ["ingress", "back"]),
+        ('{"dangling":["false"]}', []),
     ],
 )
 async def test_network_filters(swarm: Door, filters: str, overlays: list[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from swarm_agent.manager.defaults import Order, update_config
-from swarm_agent.manager.tasks import Mode, has_ended, is_live, mode_of
+from swarm_agent.manager.nodeset import is_active
+from swarm_agent.manager.tasks import Mode, has_ended, is_live, iteration_of, mode_of
+from swarm_agent.model.extensions import schedule
 from swarm_agent.model.objects import Node, Service, Task
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND, parse_rfc3339
@@ -48,6 +50,7 @@ class Rules:
             tasks = view.find(Task, service_id=service_id)
             self._check_slots(service, tasks, service_id in created)
             self._check_pace(service, tasks)
+            self._check_max_replicas(service, tasks)
             if mode_of(service) in (Mode.REPLICATED, Mode.GLOBAL):
                 self._check_parallelism(service, tasks)
             if self._calm:
@@ -109,6 +112,16 @@ class Rules:
             early = parse_rfc3339(before.restart_after) - parse_rfc3339(task.created_at)
             assert early <= 0, f"restart {early / SECOND} s too early in slot {slot} of {service.id[:4]}"
 
+    def _check_max_replicas(self, service: Service, tasks: list[Task]) -> None:
+        """No node has more tasks of the service that are to run than it may (the simple placement does not know)."""
+        placement = service.spec.task_template.placement
+        if not self._world.placing or placement is None or not placement.max_replicas:
+            return
+        there = Counter(task.node_id for task in tasks if task.node_id and is_active(task) and not has_ended(task))
+        assert all(count <= placement.max_replicas for count in there.values()), (
+            f"more than {placement.max_replicas} tasks of {service.id[:4]} on a node: {there}"
+        )
+
     def _check_parallelism(self, service: Service, tasks: list[Task]) -> None:
         status = service.update_status
         if status is None or not status.started_at:
@@ -165,6 +178,8 @@ def check_converged(world: World) -> str:
         if status is not None and status.state in ("updating", "rollback_started"):
             return f"{service.id[:4]} is still {status.state}"
         if mode is Mode.REPLICATED_JOB and service.spec.mode.replicated_job is not None:
+            if schedule(service.spec.labels) is not None and service.released != iteration_of(service):
+                continue  # it waits for its first time
             total = service.spec.mode.replicated_job.total_completions or 1
             if sorted(task.slot for task in tasks if task.status.state is S.COMPLETE) != list(range(total)):
                 return f"job {service.id[:4]} has not completed"

@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from swarm_agent.manager.allocator import Allocator
+from swarm_agent.manager.control.services import next_run
 from swarm_agent.manager.orchestrator import Orchestrator
 from swarm_agent.manager.rebalancer import Rebalancer
 from swarm_agent.manager.scheduler import Scheduler
@@ -150,6 +151,7 @@ class World:
                     spec=spec,
                     spec_version=Version(index=tx.index + 1),
                     job_status=JobStatus() if job else None,
+                    scheduled_to=tx.now,
                 )
             )
 
@@ -162,20 +164,15 @@ class World:
         def run(tx: Tx) -> None:
             old = tx.get(Service, service_id)
             assert old is not None
-            job = old.job_status
-            if job is not None:
-                job = JobStatus(job_iteration=Version(index=job.job_iteration.index + 1))
-            tx.update(
-                replace(
-                    old,
-                    spec=change(old.spec),
-                    previous_spec=old.spec,
-                    previous_spec_version=old.spec_version,
-                    spec_version=Version(index=tx.index + 1),
-                    update_status=None,
-                    job_status=job,
-                )
+            new = replace(
+                old,
+                spec=change(old.spec),
+                previous_spec=old.spec,
+                previous_spec_version=old.spec_version,
+                spec_version=Version(index=tx.index + 1),
+                update_status=None,
             )
+            tx.update(next_run(old, new, tx.now))
 
         await self.store.update(run)
 
@@ -216,6 +213,16 @@ class World:
                     ),
                 )
             )
+
+        await self.store.update(run)
+
+    async def rebalance(self, service_id: str) -> None:
+        """What `swarmctl rebalance SERVICE` does."""
+
+        def run(tx: Tx) -> None:
+            old = tx.get(Service, service_id)
+            if old is not None:
+                tx.update(replace(old, rebalance=tx.now))
 
         await self.store.update(run)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from swarm_agent.manager import defaults, reaper, replicated, restart, update
+from swarm_agent.manager import defaults, reaper, rebalancer, replicated, restart, schedule, update
 from swarm_agent.model.specs import (
     ContainerSpec,
     Global,
@@ -62,6 +62,8 @@ def random_service(rng: random.Random) -> dict[str, Any]:
         fields["mode"] = ServiceMode(
             replicated_job=ReplicatedJob(max_concurrent=rng.randint(1, 3), total_completions=total)
         )
+        if rng.random() < 0.4:
+            fields["labels"] = {"swarm.job.cron": "* * * * *", "swarm.job.overlap": rng.choice(("skip", "replace"))}
     else:
         fields["replicas"] = rng.randint(0, 8)
         if rng.random() < 0.3:
@@ -95,6 +97,8 @@ class Life:
             (self.heal_node, 4),
             (self.availability, 3),
             (self.new_leader, 3),
+            (self.rebalance, 3),
+            (self.set_auto, 1),
         ]
 
     def pick(self) -> str:
@@ -154,6 +158,13 @@ class Life:
             self.rng.choice(self.w.node_ids), availability=self.rng.choice(("active", "active", "drain", "pause"))
         )
 
+    async def rebalance(self) -> None:
+        if self.services:
+            await self.w.rebalance(self.pick())
+
+    async def set_auto(self) -> None:
+        await self.w.set_cluster(labels={"swarm.rebalance": self.rng.choice(("auto", "off"))})
+
     async def new_leader(self) -> None:
         await self.w.depose()
         await asyncio.sleep(self.rng.choice((0, 0.5, 4)))
@@ -169,7 +180,15 @@ class Life:
         for service in self.services:
             it = self.w.service(service)
             if it.job_status is not None:
-                await self.w.set_image(service, "exits:1")
+                scheduled = "swarm.job.cron" in it.spec.labels
+
+                def finish(spec: ServiceSpec, scheduled: bool = scheduled) -> ServiceSpec:
+                    template = replace(spec.task_template, container_spec=ContainerSpec(image="exits:1"))
+                    return replace(
+                        spec, task_template=template, labels={"swarm.job.cron": "0 0 1 1 *"} if scheduled else {}
+                    )
+
+                await self.w.change(service, finish)
                 continue
 
             def work(spec: ServiceSpec) -> ServiceSpec:
@@ -229,6 +248,56 @@ async def only_updates(seed: int) -> None:
         await w.until(lambda: check_converged(w) == "", 400)
 
 
+async def only_moves(seed: int) -> None:
+    """Nodes come, are drained and taken back, tasks are moved for balance, leaders change; the service says
+    start-first: nothing may be missing at any time, no node may have too many, and in the end the load is even."""
+    rng = random.Random(seed)
+    async with world(nodes=3, seed=seed, placing=True) as w:
+        replicas = rng.randint(2, 9)
+        most = rng.choice((0, replicas))
+        service = await w.create(
+            rng.choice(("good", "slow:2")),
+            replicas,
+            update_config=update_config(order="start-first"),
+            template={"placement": Placement(max_replicas=most)},
+        )
+        await w.until(lambda: len(w.running(service)) == replicas)
+        if rng.random() < 0.5:
+            await w.set_cluster(labels={"swarm.rebalance": "auto"})
+        w.checks.append(Rules(w, calm=True).check)
+        drained = ""
+        for _ in range(14):
+            await asyncio.sleep(rng.choice((0.1, 1, 6, 40)))
+            match rng.randrange(5):
+                case 0:
+                    await w.depose()
+                    await asyncio.sleep(rng.choice((0, 2)))
+                    await w.lead()
+                case 1 if not drained:
+                    drained = rng.choice(w.node_ids)
+                    await w.set_node(drained, availability="drain")
+                case 2 if drained:
+                    await w.set_node(drained, availability="active")
+                    drained = ""
+                case 3 if len(w.node_ids) < 6:
+                    await w.add_node()
+                case _:
+                    await w.rebalance(service)
+        if drained:
+            await w.set_node(drained, availability="active")
+        await w.until(lambda: check_converged(w) == "", 200)
+        await w.rebalance(service)
+        await w.until(lambda: w.service(service).rebalance == "", 400)
+        await w.until(lambda: check_converged(w) == "", 60)
+        counts = [sum(task.node_id == node for task in w.running(service)) for node in w.node_ids]
+        assert max(counts) - min(counts) < 2, counts
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_moves_and_drains_that_start_first_never_leave_anything_missing(seed: int) -> None:
+    run(only_moves(seed))
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_any_life_ends_in_the_declared_state(seed: int) -> None:
     run(any_life(seed))
@@ -255,6 +324,8 @@ def too_parallel(service: Any, *, rollback: bool = False) -> Any:
         (update, "_comes_up", lambda _: False, only_updates),
         (restart, "_still_stops", lambda *_: False, only_updates),
         (restart, "_shed", lambda *_: None, any_life),
+        (rebalancer, "why_not", lambda *_, **__: "", only_moves),
+        (schedule, "is_under_way", lambda _: False, any_life),
         (restart, "_others", lambda *_: [], any_life),
         (restart, "node_is_lost", lambda _: False, any_life),
         (replicated, "victims", lambda slots, count: list(slots)[: count - 1], any_life),

@@ -397,7 +397,7 @@ class AllocatorCore:
             if str(shortage) in ("", task.status.err):
                 return None
             return replace(task, status=replace(task.status, timestamp=stamp, err=str(shortage)))
-        endpoint = _endpoint_of(service) if service is not None else None
+        endpoint = endpoint_of(service) if service is not None else None
         status = TaskStatus(timestamp=stamp, state=TaskState.PENDING, message=PENDING)
         return replace(task, networks_attachments=attachments, endpoint=endpoint, status=status)
 
@@ -450,7 +450,7 @@ class AllocatorCore:
         return replace(node, attachments=attachments) if attachments != node.attachments else None
 
 
-def _endpoint_of(service: Service) -> Endpoint | None:
+def endpoint_of(service: Service) -> Endpoint | None:
     """What a task keeps of its service's endpoint; a mode other than `vip` is kept also without ports."""
     if service.endpoint != Endpoint():
         return service.endpoint

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from swarm_agent.model.objects import Cluster, Endpoint, Network, Node, Service, Task
+from swarm_agent.model.objects import Cluster, Network, Node, Service, Task
+from swarm_agent.model.states import TaskState
 from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 
-from .allocation import AllocatorCore
+from .allocation import AllocatorCore, endpoint_of
 from .planned import PlannedLoop
 
 
@@ -32,10 +33,10 @@ def _still_right(tx: Tx, obj: Any) -> bool:
     if isinstance(obj, Node):
         return all(tx.get(Network, network_id) is not None for network_id in obj.attachments)
     if isinstance(obj, Task):
+        if obj.status.state is TaskState.NEW:
+            return True  # nothing was given to it, only the reason why not
         if any(tx.get(Network, attachment.network.id) is None for attachment in obj.networks_attachments):
             return False
         service = tx.get(Service, obj.service_id)
-        if service is not None and obj.endpoint is not None:
-            return service.endpoint == obj.endpoint
-        return service is None or obj.status.err != "" or service.endpoint == Endpoint()
+        return service is None or obj.endpoint == endpoint_of(service)
     return True

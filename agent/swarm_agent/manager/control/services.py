@@ -110,7 +110,7 @@ def update_service(
             update_status=None,
         )
     _check_ingress(tx, changed.spec)
-    changed = _next_run(service, changed, tx.now)
+    changed = next_run(service, changed, tx.now)
     return tx.update(replace(changed, version=Version(index=version), registry_auth=auth))
 
 
@@ -139,7 +139,7 @@ def _first_run(spec: ServiceSpec, now: str) -> JobStatus:
     return JobStatus() if CRON in spec.labels else JobStatus(last_execution=now)
 
 
-def _next_run(old: Service, new: Service, now: str) -> Service:
+def next_run(old: Service, new: Service, now: str) -> Service:
     """What an update means for a job: it runs once more. A scheduled one does so only when it is forced; otherwise the
     change waits for its time, and a new schedule counts from now."""
     if old.job_status is None:

@@ -60,6 +60,7 @@ def show(answer: dict[str, Any], dry_run: bool, console: Console) -> None:
             table.add_row(move["Service"], str(move["Slot"]), move["Source"], move["Target"], move["Reason"])
         console.print(table)
     word = "would be moved" if dry_run else "are being moved, one of a service at a time"
-    console.print(f"{len(moves)} tasks {word}" if moves else "everything is even", highlight=False)
+    nothing = "nothing to move now" if answer["LeftAlone"] else "everything is even"
+    console.print(f"{len(moves)} tasks {word}" if moves else nothing, highlight=False)
     for left in answer["LeftAlone"]:
         console.print(f"left alone: {left['Service']}: {left['Reason']}", highlight=False, markup=False, soft_wrap=True)

@@ -46,9 +46,9 @@ def _no_room(task: Task, info: NodeInfo) -> Iterator[str]:
     if reserved is None:
         return
     if reserved.nano_cpus and reserved.nano_cpus > info.cpus:
-        yield f"{_cpus(reserved.nano_cpus)} CPUs are to be reserved, {_cpus(max(info.cpus, 0))} are not reserved yet"
+        yield f"{_cpus(reserved.nano_cpus)} CPUs are to be reserved, {_cpus(max(info.cpus, 0))} are free"
     if reserved.memory_bytes and reserved.memory_bytes > info.memory:
-        yield f"{_size(reserved.memory_bytes)} memory are to be reserved, {_size(max(info.memory, 0))} are not yet"
+        yield f"{_size(reserved.memory_bytes)} of memory are to be reserved, {_size(max(info.memory, 0))} are free"
     wanted = generic.wanted(reserved.generic_resources)
     if wanted is None:
         yield "generic resources can be asked for by number only"

@@ -284,7 +284,7 @@ class Runner:
         _, networks = await self._interruptible(
             _both(host.puller.fetch(reference, task.registry_auth), self._attach_networks())
         )
-        mounts = await asyncio.to_thread(host.files.write, task.id, files)
+        mounts = await asyncio.to_thread(host.files.write, task.id, files) if files else []
         plan = container.plan(
             task,
             spec,

@@ -156,8 +156,8 @@ async def test_a_pending_task_is_told_what_each_node_lacks() -> None:
     assert answer["Facts"][1] == "0 of 3 nodes could take it now"
     a = objections(answer)["a"]
     for text in (
-        "3 CPUs are to be reserved, 1 are not reserved yet",
-        "6 GiB memory are to be reserved, 2 GiB are not yet",
+        "3 CPUs are to be reserved, 1 are free",
+        "6 GiB of memory are to be reserved, 2 GiB are free",
         "1 of gpu are to be reserved, 0 are free",
         "constraint node.labels.disk == ssd does not hold: it is 'hdd'",
         "constraint node.floor == 1 does not hold: it is a key that no node has",

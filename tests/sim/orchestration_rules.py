@@ -31,8 +31,10 @@ class Rules:
     """Rules that need the state around a change. `calm`: nothing fails and no node is lost, so tasks may be counted
     strictly."""
 
-    def __init__(self, world: World, *, calm: bool = False) -> None:
+    def __init__(self, world: World, *, calm: bool = False, counting: bool = False) -> None:
+        """`counting`: replicas per node are counted too (where the real scheduler places)."""
         self._world = world
+        self._counting = counting
         self._calm = calm
         self._full: dict[str, int] = {}
 
@@ -115,7 +117,7 @@ class Rules:
     def _check_max_replicas(self, service: Service, tasks: list[Task]) -> None:
         """No node has more tasks of the service that are to run than it may (the simple placement does not know)."""
         placement = service.spec.task_template.placement
-        if not self._world.placing or placement is None or not placement.max_replicas:
+        if not self._counting or not self._world.placing or placement is None or not placement.max_replicas:
             return
         there = Counter(task.node_id for task in tasks if task.node_id and is_active(task) and not has_ended(task))
         assert all(count <= placement.max_replicas for count in there.values()), (

@@ -47,7 +47,7 @@ def random_update(rng: random.Random, order: str) -> UpdateConfig:
     )
 
 
-def random_service(rng: random.Random) -> dict[str, Any]:
+def random_service(rng: random.Random, moving: bool) -> dict[str, Any]:
     order = rng.choice(("stop-first", "start-first"))
     fields: dict[str, Any] = {
         "update_config": random_update(rng, order),
@@ -62,7 +62,7 @@ def random_service(rng: random.Random) -> dict[str, Any]:
         fields["mode"] = ServiceMode(
             replicated_job=ReplicatedJob(max_concurrent=rng.randint(1, 3), total_completions=total)
         )
-        if rng.random() < 0.4:
+        if moving and rng.random() < 0.4:
             fields["labels"] = {"swarm.job.cron": "* * * * *", "swarm.job.overlap": rng.choice(("skip", "replace"))}
     else:
         fields["replicas"] = rng.randint(0, 8)
@@ -74,8 +74,10 @@ def random_service(rng: random.Random) -> dict[str, Any]:
 class Life:
     """What happens to a cluster: one random event after the other."""
 
-    def __init__(self, w: World, seed: int) -> None:
+    def __init__(self, w: World, seed: int, *, moving: bool = False) -> None:
+        """`moving`: tasks are also moved for balance, and jobs may have schedules."""
         self.w = w
+        self.moving = moving
         self.rng = random.Random(seed * 7919 + 1)
         self.services: list[str] = []
 
@@ -97,15 +99,14 @@ class Life:
             (self.heal_node, 4),
             (self.availability, 3),
             (self.new_leader, 3),
-            (self.rebalance, 3),
-            (self.set_auto, 1),
+            *([(self.rebalance, 3), (self.set_auto, 1)] if self.moving else []),
         ]
 
     def pick(self) -> str:
         return self.rng.choice(self.services)
 
     async def new_service(self) -> None:
-        fields = random_service(self.rng)
+        fields = random_service(self.rng, self.moving)
         job = "mode" in fields and fields["mode"].replicated_job is not None
         self.services.append(await self.w.create("exits:3" if job else self.rng.choice(IMAGES[:5]), **fields))
 
@@ -201,12 +202,12 @@ class Life:
             await self.w.change(service, work)
 
 
-async def any_life(seed: int) -> None:
+async def any_life(seed: int, *, moving: bool = False) -> None:
     """All that may happen, then peace: the declared state has to come about, also without one of the nodes, and then
     nothing more."""
     async with world(nodes=4, seed=seed, placing=seed % 2 == 1) as w:
-        life = Life(w, seed)
-        w.checks.append(Rules(w).check)
+        life = Life(w, seed, moving=moving)
+        w.checks.append(Rules(w, counting=moving).check)
         await life.new_service()
         await life.live(60)
         await life.settle()
@@ -218,6 +219,10 @@ async def any_life(seed: int) -> None:
         await asyncio.sleep(600)
         assert w.store.view().index == index, "the loops never come to rest"
         assert check_converged(w) == ""
+
+
+async def life_with_moves(seed: int) -> None:
+    await any_life(seed, moving=True)
 
 
 async def only_updates(seed: int) -> None:
@@ -264,7 +269,7 @@ async def only_moves(seed: int) -> None:
         await w.until(lambda: len(w.running(service)) == replicas)
         if rng.random() < 0.5:
             await w.set_cluster(labels={"swarm.rebalance": "auto"})
-        w.checks.append(Rules(w, calm=True).check)
+        w.checks.append(Rules(w, calm=True, counting=True).check)
         drained = ""
         for _ in range(14):
             await asyncio.sleep(rng.choice((0.1, 1, 6, 40)))
@@ -303,6 +308,11 @@ def test_any_life_ends_in_the_declared_state(seed: int) -> None:
     run(any_life(seed))
 
 
+@pytest.mark.parametrize("seed", range(max(2, SEEDS // 6)))
+def test_any_life_with_moves_and_schedules_ends_in_the_declared_state(seed: int) -> None:
+    run(life_with_moves(seed))
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_updates_alone_never_take_more_than_their_order_allows(seed: int) -> None:
     run(only_updates(seed))
@@ -325,7 +335,7 @@ def too_parallel(service: Any, *, rollback: bool = False) -> Any:
         (restart, "_still_stops", lambda *_: False, only_updates),
         (restart, "_shed", lambda *_: None, any_life),
         (rebalancer, "why_not", lambda *_, **__: "", only_moves),
-        (schedule, "is_under_way", lambda _: False, any_life),
+        (schedule, "is_under_way", lambda _: False, life_with_moves),
         (restart, "_others", lambda *_: [], any_life),
         (restart, "node_is_lost", lambda _: False, any_life),
         (replicated, "victims", lambda slots, count: list(slots)[: count - 1], any_life),

@@ -72,6 +72,7 @@ class Rebalancer:
         self._changes: list[Change] = []
         self._event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
     async def start(self) -> None:
@@ -88,6 +89,8 @@ class Rebalancer:
         """Stop; a move under way goes on, for it is in the store."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -134,7 +137,9 @@ class Rebalancer:
                 self._wake_in(RETRY)
 
     def _wake_in(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(max(seconds, 0.001), self._event.set)
+        if self._timer is not None:  # one at a time: each wake-up may ask for the next
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(max(seconds, 0.001), self._event.set)
 
     async def _step(self) -> None:
         core = await self._picture()

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from swarm_agent.manager import nodeset
+from swarm_agent.manager.constraints import node_satisfies
 from swarm_agent.manager.nodeset import FAILURE_WINDOW, MAX_FAILURES
 from swarm_agent.manager.scheduler import Scheduler
 from swarm_agent.manager.scheduling import SchedulerCore
@@ -513,11 +515,16 @@ def test_refused_decisions_are_taken_back_and_made_anew() -> None:
     assert again.id != assigned.id
 
 
+CONSTRAINTS = ("node.labels.disk==ssd", "node.labels.disk!=ssd", "node.hostname==n2", "node.id!=n1")
+
+
 def naive_best(nodes: dict[str, Node], tasks: dict[str, Task], wanted: Task) -> tuple[int, int] | None:
     """Fewest tasks of the service, then fewest tasks, by counting everything."""
     ranks = []
     for each in nodes.values():
         if each.status.state != "ready":
+            continue
+        if wanted.spec.placement is not None and not node_satisfies(wanted.spec.placement.constraints, each):
             continue
         here = [t for t in tasks.values() if t.node_id == each.id and t.status.state.rank <= 512]
         cpus = sum(
@@ -535,17 +542,25 @@ def naive_best(nodes: dict[str, Node], tasks: dict[str, Task], wanted: Task) -> 
     return min(ranks, default=None)
 
 
+@pytest.mark.parametrize("log", [4096, 3])
 @pytest.mark.parametrize("seed", range(25))
-def test_every_choice_is_the_best_that_plain_counting_finds(seed: int) -> None:
+def test_every_choice_is_the_best_that_plain_counting_finds(
+    seed: int, log: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`log`: also when partitions of nodes are thrown away all the time."""
+    monkeypatch.setattr(nodeset, "LOG", log - 24 if log < 24 else log)
     rng = random.Random(seed)
-    world = World(*(node(f"n{i}") for i in range(6)))
+    world = World(*(node(f"n{i}", labels={"disk": rng.choice(("ssd", "hdd"))}) for i in range(6)))
     nodes = {each.id: each for each in world.objects.values() if isinstance(each, Node)}
     for _ in range(120):
         tasks = {each.id: each for each in world.objects.values() if isinstance(each, Task)}
         placed_tasks = [each for each in tasks.values() if each.node_id]
         action = rng.random()
         if action < 0.6 or not placed_tasks:
-            wanted = task(rng.choice("xyz"), spec=reserving(cpus=rng.choice((0, 0, 0.5, 1))))
+            spec = reserving(cpus=rng.choice((0, 0, 0.5, 1)))
+            if rng.random() < 0.5:
+                spec = replace(spec, placement=Placement(constraints=[rng.choice(CONSTRAINTS)]))
+            wanted = task(rng.choice("xyz"), spec=spec)
             best = naive_best(nodes, tasks, wanted)
             world.put(wanted)
             world.plan()
@@ -557,6 +572,11 @@ def test_every_choice_is_the_best_that_plain_counting_finds(seed: int) -> None:
                 assert (sum(t.service_id == wanted.service_id for t in active), len(active)) == best
             else:
                 world.drop(wanted)
+        elif action < 0.65:
+            changed = rng.choice(list(nodes.values()))
+            labels = {"disk": "hdd" if changed.spec.labels["disk"] == "ssd" else "ssd"}
+            nodes[changed.id] = replace(changed, spec=replace(changed.spec, labels=labels))
+            world.put(nodes[changed.id])
         elif action < 0.7:
             flipped = rng.choice(list(nodes.values()))
             state = "down" if flipped.status.state == "ready" else "ready"

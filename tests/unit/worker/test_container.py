@@ -12,6 +12,7 @@ from swarm_agent.model.specs import (
     AppArmorOpts,
     BindOptions,
     ContainerSpec,
+    CredentialSpec,
     DiscreteGenericResource,
     DNSConfig,
     Driver,
@@ -310,3 +311,18 @@ def test_registry_of_a_reference(reference: str, host: str) -> None:
 @pytest.mark.parametrize(("grace", "seconds"), [(None, 10), (0, 0), (1, 1), (1_500_000_000, 2)])
 def test_stop_grace_in_whole_seconds(grace: int | None, seconds: int) -> None:
     assert stop_grace_seconds(ContainerSpec(stop_grace_period=grace)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("credential", "option"),
+    [
+        (CredentialSpec(config="c1"), "credentialspec=config://c1"),
+        (CredentialSpec(file="f.json"), "credentialspec=file://f.json"),
+        (CredentialSpec(registry="r"), "credentialspec=registry://r"),
+    ],
+)
+def test_credential_specs_are_handed_to_the_engine_which_refuses_them_where_it_has_none(
+    credential: CredentialSpec, option: str
+) -> None:
+    host = made(a_task(ContainerSpec(image="x", privileges=Privileges(credential_spec=credential))))["HostConfig"]
+    assert host["SecurityOpt"] == [option]

@@ -2,7 +2,8 @@
 
 An entry keeps its target for as long as packets come, whatever the rules say meanwhile. So entries of a removed task
 go, and so do entries of UDP clients that sent to a port before any task stood behind it (tracked as untranslated).
-The kernel selects the entries itself (CTA_FILTER, Linux 5.8 and later): one message, no dump of the whole table.
+The kernel selects the entries itself (CTA_FILTER): one message where it can delete by selection, which Debian 12's 6.1
+refuses; there it lists the selected entries (Linux 5.8 and later), and each is deleted by its own tuple.
 
 Blocking; runs in a worker thread. Message layout: linux/netfilter/nfnetlink_conntrack.h.
 """
@@ -16,11 +17,14 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from .nlsocket import Message, NetlinkSocket, attributes
+
 _NETLINK_NETFILTER = 12
-_DELETE = (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
+_GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET and _DELETE
 _REQUEST, _ACK = 1, 4
 _NESTED = 0x8000
-_TUPLE_ORIG, _TUPLE_REPLY, _FILTER = 1, 2, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_HEAD = struct.pack("BBH", socket.AF_INET, 0, 0)
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_V4_SRC, _IP_V4_DST = 1, 2
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
@@ -52,6 +56,12 @@ Selection = Answers | SentTo
 
 def message(selection: Selection, sequence: int) -> bytes:
     """The netlink message that deletes the selected IPv4 entries."""
+    body = selected(selection)
+    return struct.pack("=IHHII", 16 + len(body), _DELETE, _REQUEST | _ACK, sequence, 0) + body
+
+
+def selected(selection: Selection) -> bytes:
+    """What a message says about the entries that it is about."""
     if isinstance(selection, Answers):
         direction, flags_kind = _TUPLE_REPLY, _FILTER_REPLY_FLAGS
         flags, address, port = _BY_IP_SRC, (_IP_V4_SRC, selection.ip), 0
@@ -72,12 +82,12 @@ def message(selection: Selection, sequence: int) -> bytes:
         proto += _attribute(_PROTO_DST_PORT, struct.pack(">H", port))
     if proto:
         parts += _attribute(_TUPLE_PROTO | _NESTED, proto)
-    body = struct.pack("BBH", socket.AF_INET, 0, 0)
-    body += _attribute(direction | _NESTED, parts)
+    body = _HEAD + _attribute(direction | _NESTED, parts)
     # The kernel wants both flag words; the one that is 0 selects nothing.
     words = {_FILTER_ORIG_FLAGS: 0, _FILTER_REPLY_FLAGS: 0, flags_kind: flags}
-    body += _attribute(_FILTER | _NESTED, b"".join(_attribute(kind, struct.pack("=I", words[kind])) for kind in words))
-    return struct.pack("=IHHII", 16 + len(body), _DELETE, _REQUEST | _ACK, sequence, 0) + body
+    return body + _attribute(
+        _FILTER | _NESTED, b"".join(_attribute(kind, struct.pack("=I", words[kind])) for kind in words)
+    )
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
@@ -100,9 +110,35 @@ def drop(selections: list[Selection]) -> list[str]:
             except OSError as error:
                 errors.append(f"conntrack entries of {selection}: {error}")
                 continue
+            if code == errno.EINVAL:
+                code = drop_each(selection)
             if code not in (0, errno.ENOENT):
                 errors.append(f"conntrack entries of {selection}: {os.strerror(code)}")
     return errors
+
+
+class _Conntrack(NetlinkSocket):
+    protocol = _NETLINK_NETFILTER
+
+
+def drop_each(selection: Selection) -> int:
+    """List the selected entries and delete one by one; returns the first errno that is not "gone already"."""
+    try:
+        with _Conntrack() as link:
+            found = [deletion(body) for body in link.dump(_GET, selected(selection))]
+            return next((code for code in link.send(found) if code not in (0, errno.ENOENT)), 0)
+    except OSError as error:
+        return error.errno or errno.EIO
+
+
+def deletion(entry: bytes) -> Message:
+    """The message that deletes an entry as the kernel listed it: its tuple with zones, and its id."""
+    parts = dict(attributes(entry, len(_HEAD)))
+    body = _HEAD + _attribute(_TUPLE_ORIG | _NESTED, parts[_TUPLE_ORIG])
+    for kind in (_ZONE, _ID):
+        if kind in parts:
+            body += _attribute(kind, parts[kind])
+    return Message(_DELETE, 0, body)
 
 
 def _answer(data: bytes) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from swarm_agent.manager.rebalance import look_ahead
+from swarm_agent.manager.rebalancer import Rebalancer
 from swarm_agent.model.objects import (
     Cluster,
     Node,
@@ -298,9 +299,10 @@ def test_by_itself_it_waits_for_calm_and_moves_one_task_of_the_cluster_at_a_time
             await asyncio.sleep(28)
             assert all(spread_of(w, service) == [0, 4] for service in services)
             await w.until(lambda: all(spread_of(w, service) == [2, 2] for service in services), 120)
-            index = w.store.view().index
+            index, looks = w.store.view().index, count_looks(w)
             await asyncio.sleep(600)
             assert w.store.view().index == index, "it never comes to rest"
+            assert len(looks) <= 600 / 5 + 2, "wake-ups add up"
 
     run(main())
 
@@ -325,6 +327,19 @@ def test_a_move_that_finds_no_node_is_given_up_and_the_old_task_stays() -> None:
             assert sorted(tried) == [1, 2, 3], "each slot is tried once"
 
     run(main())
+
+
+def count_looks(w: World) -> list[None]:
+    """Gets an entry for each look that the rebalancer takes from now on."""
+    rebalancer = next(part for part in w.leader if isinstance(part, Rebalancer))
+    look, looks = rebalancer._by_itself, []
+
+    async def counted(core: Any) -> None:
+        looks.append(None)
+        await look(core)
+
+    rebalancer._by_itself = counted  # type: ignore[method-assign]
+    return looks
 
 
 def test_nothing_is_moved_unless_asked_for() -> None:

@@ -15,6 +15,7 @@ import gc
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "agent")]
@@ -29,31 +30,36 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def measure(count: int, rows: int) -> list[str]:
-    """One line of the table."""
+def measure(count: int, rows: int) -> Iterator[str]:
+    """The cells of one line of the table, as they are found."""
     began = time.monotonic()
     large = count >= LARGE
+    yield str(count)
     world = scenarios.formed(count, "sizes")
-    cells = [f"{scenarios.quiet(world, 5 if large else 20 if count >= 1000 else 60):.0f}"]
+    yield f"{scenarios.quiet(world, 5 if large else 20 if count >= 1000 else 60):.0f}"
     times = sorted(scenarios.row_times(world, max(3, rows // 5) if large else rows, gap=0.5 if large else 1.5))
-    cells += [f"{statistics.median(times):.2f}", f"{times[min(len(times) - 1, int(len(times) * 0.99))]:.2f}"]
+    yield f"{statistics.median(times):.2f}"
+    yield f"{times[min(len(times) - 1, int(len(times) * 0.99))]:.2f}"
     kills = [scenarios.kill_times(world, f"n{number + 1}") for number in range(1 if count < 5 or large else 3)]
-    cells += [f"{statistics.median(first for first, _ in kills):.2f}", f"{max(last for _, last in kills):.2f}"]
+    yield f"{statistics.median(first for first, _ in kills):.2f}"
+    yield f"{max(last for _, last in kills):.2f}"
     events = world.events
-    if large:
-        return [str(count), *cells, *["-"] * 6, f"{events / 1e6:.1f}", f"{time.monotonic() - began:.0f}"]
     del world
-    for loss in (0.1, 0.2, 0.3):
-        world = scenarios.formed(count, f"loss{loss}")
-        cells.append(str(scenarios.false_deaths_under_loss(world, loss, 30.0 if count < 1000 else 10.0)))
+    if large:
+        yield from ["-"] * 6
+    else:
+        for loss in (0.1, 0.2, 0.3):
+            world = scenarios.formed(count, f"loss{loss}")
+            yield str(scenarios.false_deaths_under_loss(world, loss, 30.0 if count < 1000 else 10.0))
+            events += world.events
+        world = scenarios.formed(count, "restarts")
+        yield f"{scenarios.mass_restart(world, 0.5 if count < 1000 else 0.1):.1f}"
+        took, deaths = scenarios.rolling_restart(world, min(count - 1, 20 if count < 1000 else 5), 0.3)
+        yield f"{took:.1f}" + (f" ({deaths} deaths)" if deaths else "")
+        yield f"{scenarios.split(world, 20.0):.1f}" if count < 1000 else "-"
         events += world.events
-    world = scenarios.formed(count, "restarts")
-    cells.append(f"{scenarios.mass_restart(world, 0.5 if count < 1000 else 0.1):.1f}")
-    took, deaths = scenarios.rolling_restart(world, min(count - 1, 20 if count < 1000 else 5), 0.3)
-    cells.append(f"{took:.1f}" + (f" ({deaths} deaths)" if deaths else ""))
-    cells.append(f"{scenarios.split(world, 20.0):.1f}" if count < 1000 else "-")
-    events += world.events
-    return [str(count), *cells, f"{events / 1e6:.1f}", f"{time.monotonic() - began:.0f}"]
+    yield f"{events / 1e6:.1f}"
+    yield f"{time.monotonic() - began:.0f}"
 
 
 def main() -> None:
@@ -70,7 +76,9 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         gc.disable()  # millions of objects that all live: looking for cycles would take most of the time
-        print("| " + " | ".join(measure(size, options.rows)) + " |", flush=True)
+        for cell in measure(size, options.rows):
+            print(f"| {cell} ", end="", flush=True)
+        print("|", flush=True)
         gc.enable()
         gc.unfreeze()
 

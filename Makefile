@@ -10,7 +10,7 @@ ROUNDS ?= 3
 MINUTES ?= 30
 FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help
+.PHONY: up down status test lint test-unit test-lab test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help sanity test-vm molecule
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -53,6 +53,16 @@ reference: $(VENV)/.made ## docs/modules.md anew, from the modules' documentatio
 
 test-operations: $(VENV)/.made ## minutes: playbooks for operators and all modules on three real hosts
 	$(BIN)/pytest -q tests/operations
+
+sanity: $(VENV)/.made ## what ansible-test says of the collection, and its own way of running unit tests
+	tests/ansible-test sanity
+	tests/ansible-test units
+
+test-vm: $(VENV)/.made ## minutes: three managers on virtual machines, one of which loses its power
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/molecule test --scenario-name default
+
+molecule: $(VENV)/.made ## half an hour: all scenarios on virtual machines, one after the other
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/molecule test --all
 
 sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/sim

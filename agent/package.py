@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Builds the agent's archive: one tar.gz with wheels of the agent and of all it needs, for hosts without an index.
+"""Builds the agent's archive: one tar.gz with the agent and all it needs, for hosts without an index.
+
+It holds what belongs into a virtual environment's site-packages, with its bytecode: hosts unpack it and are done, where
+installing wheels would have each of them run pip and compile thousands of files.
 
 The name carries a hash of the agent's sources, its pinned dependencies and the hosts' Python, so the same content is
 never built, copied or installed twice. Run it on the controller; it prints one JSON line:
@@ -16,12 +19,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")
 PACKAGED = (".py", ".typed", ".html", ".js", ".css", ".svg")
-PIP = "pip==25.3"  # travels along as a wheel: hosts need no pip
+LAYOUT = b"site-packages 1"  # a change of what archives look like makes new ones
 
 
 def sources() -> list[Path]:
@@ -49,23 +53,48 @@ def pip(*arguments: str) -> None:
         raise SystemExit(f"pip {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
 
-def dependency_wheels(cache: Path, python: str, machine: str) -> Path:
-    """A folder with the wheels of all dependencies, fetched once per set of pins, Python and machine."""
+def unpack(wheel: Path, tree: Path) -> None:
+    """Put a wheel's packages into a tree as an installer would; its scripts and headers are left out."""
+    with zipfile.ZipFile(wheel) as source:
+        for member in source.infolist():
+            top, _, inner = member.filename.partition("/")
+            if top.endswith(".data"):
+                scheme, _, path = inner.partition("/")
+                if scheme not in ("purelib", "platlib"):
+                    continue
+                member.filename = path
+            if member.filename and not member.is_dir():
+                source.extract(member, tree)
+
+
+def compile_tree(tree: Path, python: str) -> None:
+    """Add bytecode when this interpreter is of the hosts' version; else they make it when they first import."""
+    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        # Versions are never edited in place, so a host need not compare the sources' times at each start.
+        options = ["-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+        subprocess.run([sys.executable, "-m", "compileall", *options, str(tree)], check=False, capture_output=True)
+
+
+def dependencies(cache: Path, python: str, machine: str) -> Path:
+    """A tree with all dependencies, fetched and compiled once per set of pins, Python and machine."""
     pins = (HERE / "pyproject.toml").read_bytes()
-    folder = cache / f"wheels-{digest([pins, python.encode(), machine.encode(), PIP.encode()])}"
+    folder = cache / f"dependencies-{digest([pins, python.encode(), machine.encode(), LAYOUT])}"
     if folder.is_dir():
         return folder
     import tomllib
 
     requirements = tomllib.loads(pins.decode())["project"]["dependencies"]
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        target = Path(scratch) / "wheels"
+        wheels, tree = Path(scratch) / "wheels", Path(scratch) / "tree"
         platforms = [option for name in PLATFORMS for option in ("--platform", f"{name}_{machine}")]
         pip(
             "download", "--quiet", "--only-binary=:all:", "--implementation", "cp", "--python-version", python,
-            *platforms, "--dest", str(target), PIP, *requirements,
+            *platforms, "--dest", str(wheels), *requirements,
         )  # fmt: skip
-        target.rename(folder)
+        for wheel in sorted(wheels.glob("*.whl")):
+            unpack(wheel, tree)
+        compile_tree(tree, python)
+        tree.rename(folder)
     return folder
 
 
@@ -73,22 +102,26 @@ def build(cache: Path, python: str, machine: str) -> tuple[Path, bool]:
     """The archive's path, and whether it had to be made."""
     cache.mkdir(parents=True, exist_ok=True)
     content = [part for path in sources() for part in (str(path.relative_to(HERE)).encode(), path.read_bytes())]
-    name = f"swarm-agent-{digest([*content, python.encode(), machine.encode(), PIP.encode()])}"
+    name = f"swarm-agent-{digest([*content, python.encode(), machine.encode(), LAYOUT])}"
     archive = cache / f"{name}.tar.gz"
     if archive.exists():
         return archive, False
-    wheels = dependency_wheels(cache, python, machine)
+    needed = dependencies(cache, python, machine)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        copy = Path(scratch) / "agent"
+        copy, tree = Path(scratch) / "agent", Path(scratch) / "tree"
         for path in sources():
             target = copy / path.relative_to(HERE)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
         pip("wheel", "--quiet", "--no-deps", "--wheel-dir", scratch, str(copy))
+        [wheel] = Path(scratch).glob("*.whl")
+        unpack(wheel, tree)
+        compile_tree(tree, python)
         partial = Path(scratch) / "archive"
         with tarfile.open(partial, "w:gz", compresslevel=1) as tar:
-            for wheel in sorted([*wheels.glob("*.whl"), *Path(scratch).glob("*.whl")]):
-                tar.add(wheel, arcname=wheel.name)
+            for folder in (needed, tree):
+                for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                    tar.add(path, arcname=str(path.relative_to(folder)))
         partial.rename(archive)
     return archive, True
 

@@ -76,7 +76,7 @@ COVERS = (
     *(_verb(name) for name in ("status", "services", "add_nodes", "drain", "remove_node", "upgrade", "rotate_tokens",
                                "rotate_ca", "adopt", "reset")),
     Cover(r"ansible-playbook (-i \S+ )?playbooks/(backup|restore)\.yml.*", "tests/lab/test_pki.py", "backup"),
-    Cover(r"ansible-playbook .*playbooks/netcheck\.yml.*", "tests", "netcheck"),
+    Cover(r"ansible-playbook .*playbooks/netcheck\.yml.*", "tests/lab/test_netcheck.py", "playbooks/netcheck.yml"),
     # The docker command.
     Cover(r"docker( --context swarm)? node ls", "tests/lab/clusterkit.py", '"node", "ls"'),
     Cover(r"docker( --context swarm)? service create --name hello .*", "tests/compat/test_tutorial.py",

@@ -137,6 +137,12 @@ def images(home: Home, arguments: argparse.Namespace) -> None:
         print(f"{host}: {', '.join(names) or 'has them all'}")
 
 
+def archives(home: Home, arguments: argparse.Namespace) -> None:
+    """Print the paths of tiny images as archives for `docker load`, for hosts that are not this lab's."""
+    for archive in tiny.build(home, arguments.base, arguments.image):
+        print(archive.path)
+
+
 def registry_verb(home: Home, arguments: argparse.Namespace) -> None:
     """Run a registry beside the hosts, or put tiny images into it."""
     if arguments.action == "up":
@@ -208,6 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("images", images, "load the tiny images on hosts whose engine runs")
     sub.add_argument("host", nargs="*", help="all when none is named")
     sub.add_argument("--only", action="append", metavar="IMAGE", help=f"of {', '.join(tiny.RECIPES)}; may be repeated")
+    sub = add("archives", archives, "print the paths of tiny images as archives for `docker load`")
+    sub.add_argument("--base", required=True, metavar="TAG", help="the lab's host image that they are taken from")
+    sub.add_argument("image", nargs="+")
     sub = add("registry", registry_verb, "run a registry that hosts reach as registry.lab:5000, push tiny images to it")
     sub.add_argument("action", choices=["up", "down", "push"])
     sub.add_argument("image", nargs="*", help="for push; all when none is named")

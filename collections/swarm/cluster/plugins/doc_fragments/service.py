@@ -13,4 +13,5 @@ from ansible_collections.swarm.cluster.plugins.module_utils.service_table import
 
 class ModuleDocFragment:
     # JSON is YAML, and needs no package.
-    DOCUMENTATION = json.dumps({"options": documentation(FIELDS)})
+    # Annotated, since the yamllint of ansible-test reads plain assignments, and takes them for literal texts.
+    DOCUMENTATION: str = json.dumps({"options": documentation(FIELDS)})

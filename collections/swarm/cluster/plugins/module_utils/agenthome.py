@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+import configparser
+import glob
 import os
 import shutil
 import tarfile
-import tempfile
 
 COMMANDS = ("swarm-agent", "swarmctl")
 MARKER = ".complete"
+SCRIPT = """#!{python}
+import sys
+from {module} import {function}
+sys.exit({function}())
+"""
 
 
 class Home:
@@ -35,30 +41,42 @@ class Home:
         return os.path.exists(os.path.join(self.path, version, MARKER))
 
     def install(self, version, archive):
-        """Make the version's virtual environment from its archive, without any package index."""
+        """Make the version's virtual environment from its archive, without any package index and without pip."""
         target = os.path.join(self.path, version)
         os.makedirs(self.path, mode=0o755, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=self.path) as wheels:
-            self._unpack(archive, wheels)
-            pip = [name for name in os.listdir(wheels) if name.startswith("pip-")]
-            if not pip:
-                self.module.fail_json(msg=f"{archive} holds no wheel of pip; build it anew with agent/package.py")
-            python = self.module.get_bin_path("python3", required=True)
-            self.module.run_command([python, "-m", "venv", "--without-pip", target], check_rc=True)
-            installer = [os.path.join(target, "bin", "python"), os.path.join(wheels, pip[0], "pip")]
-            options = ["--quiet", "--no-index", "--no-cache-dir", "--find-links", wheels]
-            self.module.run_command([*installer, "install", *options, "swarm-agent"], check_rc=True)
+        python = self.module.get_bin_path("python3", required=True)
+        self.module.run_command([python, "-m", "venv", "--without-pip", target], check_rc=True)
+        packages = glob.glob(os.path.join(target, "lib", "python*", "site-packages"))
+        self._unpack(archive, packages[0])
+        commands = self._entry_points(packages[0])
+        if not commands:
+            self.module.fail_json(msg=f"{archive} holds no agent; build it anew with agent/package.py")
+        for name, (module, function) in commands.items():
+            path = os.path.join(target, "bin", name)
+            interpreter = os.path.join(target, "bin", "python")
+            with open(path, "w") as script:
+                script.write(SCRIPT.format(python=interpreter, module=module, function=function))
+            os.chmod(path, 0o755)
         with open(os.path.join(target, MARKER), "w"):
             pass
 
     def _unpack(self, archive, folder):
-        """Wheels out of the archive: flat names only, whatever else it holds."""
+        """Regular files out of the archive, below the folder and nowhere else."""
         with tarfile.open(archive) as tar:
-            for member in tar.getmembers():
-                if member.isfile() and os.path.basename(member.name) == member.name:
-                    with tar.extractfile(member) as source, open(os.path.join(folder, member.name), "wb") as target:
+            for member in tar:
+                path = os.path.normpath(os.path.join(folder, member.name))
+                if member.isfile() and path.startswith(folder + os.sep):
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    with tar.extractfile(member) as source, open(path, "wb") as target:
                         shutil.copyfileobj(source, target)
+
+    def _entry_points(self, packages):
+        """The agent's commands, each with the module and function that it runs."""
+        points = configparser.ConfigParser()
+        points.read(glob.glob(os.path.join(packages, "swarm_agent-*.dist-info", "entry_points.txt")))
+        found = points["console_scripts"] if points.has_section("console_scripts") else {}
+        return {name: tuple(target.split(":")) for name, target in found.items()}
 
     def activate(self, version):
         """Let `current` and the commands point to the version, each in one step."""

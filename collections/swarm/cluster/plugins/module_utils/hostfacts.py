@@ -126,7 +126,7 @@ def package_manager():
     """The package manager that roles know: apt, dnf or ""."""
     for name in ("apt-get", "dnf"):
         if shutil.which(name):
-            return name.split("-")[0]
+            return name.removesuffix("-get")
     return ""
 
 

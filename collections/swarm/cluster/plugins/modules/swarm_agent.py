@@ -228,7 +228,7 @@ def main():
     if not installed:
         if not module.params["remote_archive"]:
             # The action plugin brings it and calls again; nothing has been changed yet.
-            module.exit_json(**dict(result, changed=False, needs_archive=True))
+            module.exit_json(**{**result, "changed": False, "needs_archive": True})
         home.install(version, module.params["remote_archive"])
     if not activated:
         home.activate(version)

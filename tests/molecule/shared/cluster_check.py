@@ -1,0 +1,185 @@
+#!/usr/bin/python3
+"""What the scenarios make and look at, in one program on a host: there, a task of Ansible's own costs seconds.
+
+    cluster_check.py deploy               an overlay, a service on it with six tasks, published on 8080
+    cluster_check.py without HOST         the cluster as it has to be when HOST has lost its power
+    cluster_check.py returned HOST        and when HOST is back
+    cluster_check.py whole N              N nodes, all ready, and the service answers on each
+    cluster_check.py remember             note when the service's containers were started
+    cluster_check.py same N               as `whole`, by the containers noted, none of them restarted
+
+Each check waits until it is so, and fails with what it saw last. Standard library and the docker command only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+SERVICE, REPLICAS, PORT = "web", 6, 8080
+LABEL = "com.docker.swarm.service.name"
+NOTES = Path("/root/containers.json")
+PATIENCE = 240  # seconds: an emulated host on a busy machine is slow, and that is not what is tested
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", "--context", "swarm", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def rows(*arguments: str) -> list[dict]:
+    return [json.loads(line) for line in docker(*arguments, "--format", "{{json .}}").splitlines()]
+
+
+def eventually(what: str, question):
+    """Ask until the answer is true, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            last = question()
+            if last:
+                print(f"{what}: {json.dumps(last) if not isinstance(last, str) else last}")
+                return last
+        except (AssertionError, OSError, LookupError, ValueError) as error:
+            last = f"{type(error).__name__}: {error}"
+        if time.monotonic() > deadline:
+            sys.exit(f"NOT SO: {what}; last seen: {last!r}")
+        time.sleep(1)
+
+
+def peers() -> dict[str, str]:
+    """Addresses of all hosts of the lab by their name."""
+    with open("/etc/hosts") as table:
+        words = [line.split() for line in table if not line.startswith("127.")]
+    return {name: address for address, name in words}
+
+
+def nodes() -> dict[str, dict]:
+    return {row["Hostname"]: row for row in rows("node", "ls")}
+
+
+def running() -> list[str]:
+    """The hosts of the service's tasks that run and shall run."""
+    found = rows("service", "ps", SERVICE, "--filter", "desired-state=running")
+    return sorted(row["Node"] for row in found if row["CurrentState"].startswith("Running"))
+
+
+def ask(address: str) -> dict:
+    with urllib.request.urlopen(f"http://{address}:{PORT}/", timeout=10) as response:
+        return json.load(response)
+
+
+def answers(hosts: list[str]) -> dict[str, list[str]] | None:
+    """The containers that answer behind each host's published port; None until each has several."""
+    addresses, seen = peers(), {}
+    for host in hosts:
+        told = [ask(addresses[host]) for _ in range(6)]
+        seen[host] = sorted({one["container"][:12] for one in told})
+        # Asked from here, across the mesh, whoever answers has to see this host's own address.
+        own = {addresses[os.uname().nodename], "127.0.0.1"} if host == os.uname().nodename else {
+            addresses[os.uname().nodename]
+        }  # fmt: skip
+        wrong = {one["peer"]["address"] for one in told} - own
+        assert not wrong, f"asked at {host}, a task saw the client as {wrong}, not as {own}"
+    return seen if all(len(containers) > 1 for containers in seen.values()) else None
+
+
+def names() -> dict[str, list[str]] | None:
+    """What containers on the overlay are told about the service: its one address, and those of all its tasks."""
+    local = subprocess.run(
+        ["docker", "--context", "default", "ps", "--quiet", "--filter", f"label={LABEL}={SERVICE}"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    program = (
+        "import socket, json; look = lambda name: sorted({a[4][0] for a in socket.getaddrinfo(name, 80)});"
+        f"print(json.dumps([look('{SERVICE}'), look('tasks.{SERVICE}')]))"
+    )
+    told = subprocess.run(
+        ["docker", "--context", "default", "exec", local[0], "python3", "-c", program],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    one, every = json.loads(told.stdout)
+    return {"vip": one, "tasks": every} if len(one) == 1 and len(every) == REPLICAS and one[0] not in every else None
+
+
+def deploy() -> None:
+    docker("network", "create", "--driver", "overlay", "app")
+    docker(
+        "service", "create", "--detach", "--name", SERVICE, "--replicas", str(REPLICAS), "--network", "app",
+        "--publish", f"{PORT}:80", "--restart-delay", "1s", "--no-resolve-image", "whoami",
+    )  # fmt: skip
+    eventually("the service's tasks run on", lambda: len(running()) == REPLICAS and running())
+    eventually("containers that answer, by host asked", lambda: answers(list(peers())))
+
+
+def without(host: str) -> None:
+    left = [name for name in peers() if name != host]
+    eventually(
+        "another host leads",
+        lambda: [n for n, row in nodes().items() if row["ManagerStatus"] == "Leader" and n != host],
+    )
+    eventually(f"{host} is known to be down", lambda: nodes()[host]["Status"] == "Down")
+    eventually(
+        "all tasks run elsewhere, on", lambda: len(running()) == REPLICAS and host not in running() and running()
+    )
+    eventually("containers that answer, by host asked", lambda: answers(left))
+    eventually("names in containers", names)
+
+
+def returned(host: str) -> None:
+    eventually(f"{host} is ready, and a manager that is reached", lambda: (
+        nodes()[host]["Status"] == "Ready" and nodes()[host]["ManagerStatus"] == "Reachable"
+    ))  # fmt: skip
+    docker("service", "update", "--detach", "--force", SERVICE)
+    eventually(
+        "work is given to it again, tasks on", lambda: host in running() and len(running()) == REPLICAS and running()
+    )
+    eventually("containers that answer, by host asked", lambda: answers(list(peers())))
+    eventually("names in containers", names)
+
+
+def whole(count: str) -> None:
+    eventually("nodes", lambda: len(nodes()) == int(count) and all(n["Status"] == "Ready" for n in nodes().values())
+               and sorted(nodes()))  # fmt: skip
+    eventually("the service's tasks run on", lambda: len(running()) == REPLICAS and running())
+    eventually("containers that answer, by host asked", lambda: answers(list(nodes())))
+
+
+def started() -> dict[str, float]:
+    """When each container that answers was started, as it says itself."""
+    seen: dict[str, float] = {}
+    for address in peers().values():
+        for _ in range(3 * REPLICAS):
+            told = ask(address)
+            seen[told["container"][:12]] = told["started"]
+    return seen
+
+
+def remember() -> None:
+    NOTES.write_text(json.dumps(eventually("containers", lambda: len(s := started()) == REPLICAS and s)))
+
+
+def same(count: str) -> None:
+    whole(count)
+    noted = json.loads(NOTES.read_text())
+    eventually("the same containers, not restarted", lambda: started() == noted and sorted(noted))
+
+
+if __name__ == "__main__":
+    verbs = {
+        "deploy": deploy,
+        "without": without,
+        "returned": returned,
+        "whole": whole,
+        "remember": remember,
+        "same": same,
+    }
+    verbs[sys.argv[1]](*sys.argv[2:])

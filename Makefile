@@ -70,7 +70,7 @@ sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 linearizability: $(VENV)/.made ## a long sweep of accidents on three and five managers: make linearizability SWEEPS=10
 	SWEEPS=$(SWEEPS) SEED=$(SEED) $(BIN)/pytest -q -s tests/lab/test_linearizability.py
 
-test: lint test-unit test-lab ## all of it
+test: lint sanity test-unit test-lab ## all of it
 
 bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, into docs/benchmarks.md (ROUNDS=3)
 	$(BIN)/python -m tests.bench --rounds $(ROUNDS)

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from ansible.plugins.callback import CallbackBase
-from ansible_collections.swarm.cluster.plugins.module_utils.stopwatch import Stopwatch
-
 DOCUMENTATION = r"""
 name: times
 type: aggregate
@@ -31,6 +28,9 @@ options:
       - section: callback_swarm_times
         key: show
 """
+
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.swarm.cluster.plugins.module_utils.stopwatch import Stopwatch
 
 
 class CallbackModule(CallbackBase):

@@ -5,15 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-
-from ansible.errors import AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.swarm.cluster.plugins.module_utils.asking import ASK, ssh_command
-from ansible_collections.swarm.cluster.plugins.module_utils.client import Client, ClientError
-from ansible_collections.swarm.cluster.plugins.module_utils.cluster import node_summary
-
 DOCUMENTATION = r"""
 name: nodes
 short_description: The nodes of a cluster, as its managers tell them
@@ -81,6 +72,15 @@ keyed_groups:
 compose:
   ansible_user: "'root'"
 """
+
+import json
+import subprocess
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible_collections.swarm.cluster.plugins.module_utils.asking import ASK, ssh_command
+from ansible_collections.swarm.cluster.plugins.module_utils.client import Client, ClientError
+from ansible_collections.swarm.cluster.plugins.module_utils.cluster import node_summary
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):

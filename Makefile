@@ -73,6 +73,7 @@ linearizability: $(VENV)/.made ## a long sweep of accidents on three and five ma
 test: lint sanity test-unit test-lab ## all of it
 
 bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, into docs/benchmarks.md (ROUNDS=3)
+	command -v dnsmasq >/dev/null || apt-get install -y -qq --no-install-recommends dnsmasq-base
 	$(BIN)/python -m tests.bench --rounds $(ROUNDS)
 
 bench-growth: $(VENV)/.made ## a quarter of an hour: how cost grows to 1,000 nodes and 30,000 tasks, into docs/growth.md

@@ -15,8 +15,10 @@ from tests.lab.apiclient import ApiError, Unanswered
 
 from . import rate
 from .accidents import agent_start, crash, cut_link, lost_host, lost_leader
+from .names import name_questions
 from .services import Record, change, now, remove, runs, spec, tasks
 from .systems import OURS, Stage, until
+from .traffic import throughput
 from .updates import updates
 
 Case = Callable[[Stage, Record], Coroutine[Any, Any, None]]
@@ -44,6 +46,8 @@ async def one_manager(stage: Stage, record: Record) -> None:
         updates,
         overlay,
         name_on_another_host,
+        name_questions,
+        throughput,
         hundred_services,
         thousand_services,
         rates_of_one,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import select
 import socket
 import statistics
@@ -68,8 +69,8 @@ def one_by_one(asker: socket.socket, name: str) -> list[float]:
     return sorted(found)
 
 
-def measure(address: str, port: int, name: str) -> None:
-    """Print both figures of a server."""
+def measure(address: str, port: int, name: str, as_json: bool) -> None:
+    """Print both figures of a server, for people or as JSON (names per second; seconds)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.connect((address, port))
         rate = flood(asker, name)
@@ -77,6 +78,9 @@ def measure(address: str, port: int, name: str) -> None:
         asker.connect((address, port))
         times = one_by_one(asker, name)
     p99 = times[len(times) * 99 // 100]
+    if as_json:
+        print(json.dumps({"rate": rate, "median": statistics.median(times), "p99": p99}))
+        return
     print(
         f"{address}:{port} {name}: {rate:,.0f} q/s with {OUTSTANDING} outstanding; one at a time "
         f"median {statistics.median(times) * 1e3:.3f} ms, p99 {p99 * 1e3:.3f} ms"
@@ -107,11 +111,12 @@ def main() -> None:
     asking.add_argument("address")
     asking.add_argument("port", type=int)
     asking.add_argument("name")
+    asking.add_argument("--json", action="store_true")
     serving = verbs.add_parser("serve")
     serving.add_argument("port", type=int)
     arguments = parser.parse_args()
     if arguments.verb == "ask":
-        measure(arguments.address, arguments.port, arguments.name)
+        measure(arguments.address, arguments.port, arguments.name, arguments.json)
     else:
         asyncio.run(serve(arguments.port))
 

@@ -1,7 +1,7 @@
 """The tiny images that tests run: made here, file by file, since no registry can be reached.
 
     alpine:latest                  busybox: sh, ping, wget, nc, httpd, sleep …
-    redis:3.0.6  redis:3.0.7       run until told to stop; two ids, so one can be updated to the other
+    redis:3.0.6  redis:3.0.7       listen (an echo) until told to stop; two ids, so one can be updated to the other
     redis:broken                   dies at once with code 1
     whoami:latest                  tells its container and its peer over HTTP and UDP (images/whoami.py)
 

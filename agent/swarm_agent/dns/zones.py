@@ -1,15 +1,17 @@
 """Which names exist on each network: a pure function of the cluster's networks and the gossiped endpoint rows.
 
 A zone is one network. It knows, all in lower case:
-    SERVICE, ALIAS            the service's VIP, or in dnsrr mode the addresses of its active tasks
+    SERVICE, ALIAS            the service's VIP while it has a task; in dnsrr mode the addresses of its active tasks
     tasks.SERVICE, tasks.ALIAS the addresses of the active tasks
     TASK, ID, HOSTNAME        one task's address: its container's name, the container's short id, its hostname
     _PORT._PROTO.(any of the first two)   SRV of a named port
     PTR                       of VIPs and task addresses
 Each of them also with ".NETWORK" behind it. The ingress network has no names, as in Swarm (swarm.md §4.3).
 
-Names of services need an active task; a service whose tasks all start, or are ill, is *known without addresses*: its
-name is denied here instead of being asked of resolvers outside. A task's own names hold as long as its row.
+A VIP is there from when the first task is about to start: it refuses until one is active, which programs try again,
+while many end over a name that does not exist. Where a name needs an active task and has none (tasks.SERVICE, dnsrr),
+it is *known without addresses*: denied here instead of being asked of resolvers outside. A task's own names hold as
+long as its row.
 
 `build` changes only what changed: zones without changes are kept, and with them the answers packed from them; in a
 changed zone only the names of changed services are made anew.
@@ -174,8 +176,11 @@ def part_of(network: str, places: Sequence[Place]) -> Part:
         for name in shared:
             # Mentioned here even when nothing is added below: then the name is known, without addresses.
             balanced, tasks = hosts[name], hosts[f"tasks.{name}"]
+            if virtual is not None:
+                balanced.add(virtual)
+            elif row.active:
+                balanced.add(address)
             if row.active:
-                balanced.add(virtual or address)
                 tasks.add(address)
         if not row.active:
             continue

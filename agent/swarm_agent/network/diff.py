@@ -81,6 +81,8 @@ def network_operations(there: KernelState, wanted: KernelState) -> tuple[list[Op
 def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation]:
     """Everything but engine networks. A tunnel whose bridge neither exists nor belongs to a network of the engine
     (`there.networks`) is left for the next round; a bridge that is gone while the engine has its network is made anew.
+    One that was made so outlives its network, since the engine does not know it: it is removed when no network has it,
+    and something is known of networks or this host leaves.
     """
     ready = {network.bridge for network in there.networks.values()} | there.bridges.keys()
     vxlans = {link: vxlan for link, vxlan in wanted.vxlans.items() if not vxlan.bridge or vxlan.bridge in ready}
@@ -90,6 +92,9 @@ def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation
     mtus = {network.bridge: network.mtu for network in wanted.networks.values()}
 
     operations: list[Operation] = []
+    if there.networks or not wanted.vxlans:
+        used = {network.bridge for network in there.networks.values()}
+        operations += [RemoveLink(link) for link in gone(there.bridges, wanted.bridges) if link not in used]
     for link, bridge in changed(there.bridges, wanted.bridges):
         if link in ready:
             operations.append(SetBridge(link, bridge, mtus[link]))

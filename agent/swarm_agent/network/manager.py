@@ -53,6 +53,7 @@ CHECK_PERIOD = 1.0  # seconds between cheap checks whether anything was changed 
 ENGINE_PAUSE = 3.0  # seconds that an engine which did not answer is left alone
 LOOK_PERIOD = 60.0  # seconds between looks at everything
 RETRY_FIRST = 0.1  # seconds until a failed round is tried again; doubles up to CHECK_PERIOD
+NAMED = 12  # links and chains that a log line names
 REMOVE_TIMEOUT = 20.0  # seconds that leaving waits until all is gone
 ATTACH_TIMEOUT = 20.0  # seconds that a task waits for its network
 
@@ -309,6 +310,10 @@ class NetworkManager:
         stale = stale_connections(self._planned_rows, rows)
         stale_failures = await asyncio.to_thread(conntrack.drop, stale)
         engine_failures += await self._change_networks(removals)
+        if removals:  # a bridge of ours may be left where the engine's own had been deleted by others
+            self._kernel = None
+            more, left = await asyncio.to_thread(self._apply, wanted)
+            operations, kernel_failures = [*operations, *more], [*kernel_failures, *left]
 
         failures = (*engine_failures, *map(str, kernel_failures), *stale_failures)
         self._planned_rows, self._planned = rows, wanted
@@ -451,7 +456,7 @@ def executor(operation: Operation) -> str:
 
 
 def summary(operations: list[Operation]) -> str:
-    """Operations counted by kind, "AddLink 2, SetFdb 14", with the names of what is few."""
+    """Operations counted by kind, "AddLink 2, SetFdb 14", with the names of links and chains, or the first of many."""
     counts = Counter(type(operation).__name__ for operation in operations)
     chains = [
         f"{operation.table} {chain}"
@@ -461,5 +466,6 @@ def summary(operations: list[Operation]) -> str:
     ]
     links = [operation.link for operation in operations if isinstance(operation, AddLink | SetBridge)]
     named = [*links, *chains]
-    detail = f" ({', '.join(named)})" if 0 < len(named) <= 12 else ""
+    shown = [*named[:NAMED], *([f"{len(named) - NAMED} more"] if len(named) > NAMED else [])]
+    detail = f" ({', '.join(shown)})" if shown else ""
     return ", ".join(f"{kind} {count}" for kind, count in counts.items()) + detail

@@ -16,7 +16,7 @@ import base64
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 ACK_TIMEOUT = 1.0  # seconds to wait for the other hosts to apply a change of ours
 LATE_TIMEOUT = 4.0  # seconds to wait in all for hosts that are plainly alive, and for our own kernel
 LATE_LOOK = 0.25  # seconds between looks at whether those that are late are alive
+MOST_RESOLVERS = 3  # the engine asks no more than three
 START_TIMEOUT = 20.0  # seconds that a task waits for the data plane itself
 START_RETRY = 1.0  # seconds between tries to start it
 
@@ -215,9 +216,15 @@ class DataPlane:
         return await self._parts.network.attach(network_id)
 
     def resolvers(self, task: Task) -> list[str]:
-        """The DNS servers of a task: this host's own addresses on the task's networks, first network first."""
-        networks = [one.network for one in task.networks_attachments if not one.network.spec.ingress]
-        return [ip_of(self._own[network.id]) for network in networks if network.id in self._own]
+        """The DNS servers of a task: this host's own addresses on the task's networks, first network first; then other
+        hosts' on the first network, which answer the same and are asked while this host's agent is away."""
+        ids = [one.network.id for one in task.networks_attachments if not one.network.spec.ingress]
+        ids = [network_id for network_id in ids if network_id in self._own]
+        if self._parts is None or not ids:
+            return [ip_of(self._own[network_id]) for network_id in ids]
+        rows = ((row.owner, _decoded(decode_peer, row.value)) for row in self._parts.gossip.rows(PEERS))
+        places = {owner: peer.gateway for owner, peer in rows if peer is not None and peer.network_id == ids[0]}
+        return resolvers([ip_of(self._own[network_id]) for network_id in ids], places, self._state.node_id)
 
     async def activate(self, row: EndpointRow) -> None:
         """Every live host knows the row when this returns (or its time is over): its task may receive traffic."""
@@ -327,6 +334,14 @@ class DataPlane:
             if self._published.get(network_id) != row:
                 gossip.publish(PEERS, network_id, encode_row(row))
         self._published = wanted
+
+
+def resolvers(own: Sequence[str], places: Mapping[str, str], node_id: str) -> list[str]:
+    """This host's own addresses, filled up with those of the hosts that come after it (places: node id → address), so
+    that not all hosts lean on one."""
+    others = sorted(node for node in places if node != node_id)
+    after = [node for node in others if node > node_id] + [node for node in others if node < node_id]
+    return [*own, *(places[node] for node in after)][: max(len(own), MOST_RESOLVERS)]
 
 
 @lru_cache(maxsize=1 << 16)  # all rows are looked at whenever one changes

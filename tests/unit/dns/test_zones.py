@@ -66,8 +66,14 @@ def test_an_inactive_task_keeps_its_own_name_but_is_no_part_of_its_service():
     assert addresses(directory(*rows), "web.2.webtask2") == {"10.0.1.12"}
 
 
-def test_a_service_without_active_tasks_is_denied_here_not_asked_outside():
+def test_a_vip_has_its_name_before_a_task_is_active():
     starting = directory(row("web", 1, "10.0.1.11", vip="10.0.1.5", active=False))
+    assert addresses(starting, "web") == {"10.0.1.5"}
+    assert addresses(starting, "tasks.web") == set()
+
+
+def test_a_service_without_vip_and_active_tasks_is_denied_here_not_asked_outside():
+    starting = directory(row("web", 1, "10.0.1.11", active=False))
     assert addresses(starting, "web") == set()
     assert addresses(starting, "tasks.web") == set()
     assert addresses(starting, "unheard") is None

@@ -6,10 +6,11 @@ from swarm_agent.model.addresses import mac_of, reserved_range
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
 from swarm_agent.model.specs import Driver, NetworkSpec
+from swarm_agent.network.diff import kernel_operations
 from swarm_agent.network.iptables import IptablesBalancer
 from swarm_agent.network.names import HOST_MASK, MESH_LINK, PUBLISH_TABLE, TABLE_BASE, host_indexes, mesh_mac
 from swarm_agent.network.plan import endpoint_fault, plan
-from swarm_agent.network.state import KernelPlan, Rule
+from swarm_agent.network.state import Bridge, KernelPlan, KernelState, RemoveLink, Rule
 from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables, own_peer_rows
 
 FACTS = HostFacts("me", "192.168.7.1", mtu=9000, port=4790)
@@ -181,3 +182,13 @@ def test_a_port_bound_to_addresses_answers_on_these_alone_and_before_an_unbound_
 
 def test_addresses_of_a_port_that_are_none_are_a_fault() -> None:
     assert "are not IPv4" in endpoint_fault(row(4, PortRow("tcp", 80, 8080, "ingress", "", ("-j ACCEPT",))))
+
+
+def test_a_bridge_that_outlived_its_network_is_removed_and_no_other() -> None:
+    wanted = planned().state
+    used = {network.bridge: Bridge("02:00:00:00:00:01", "") for network in wanted.networks.values()}
+    there = KernelState(networks=wanted.networks, bridges=used | {"swb-left": Bridge("02:00:00:00:00:02", "")})
+    assert [one for one in kernel_operations(there, wanted) if isinstance(one, RemoveLink)] == [RemoveLink("swb-left")]
+    unknown = KernelState(bridges={"swb-left": Bridge("02:00:00:00:00:02", "")})  # the engine has not said anything yet
+    assert [one for one in kernel_operations(unknown, wanted) if isinstance(one, RemoveLink)] == []
+    assert RemoveLink("swb-left") in kernel_operations(unknown, KernelState()), "this host leaves"

@@ -1,4 +1,4 @@
-"""How long a change of this host's tasks waits for the others: silence is given up soon, slowness is not."""
+"""What the data plane decides by itself: how long a change waits for the others, and whom containers ask for names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from swarm_agent.gossip import State, Version
 from swarm_agent.node import data_plane
-from swarm_agent.node.data_plane import DataPlane
+from swarm_agent.node.data_plane import DataPlane, resolvers
 from swarm_agent.node.settings import Settings
 from swarm_agent.node.state import SavedState
 
@@ -65,3 +65,11 @@ async def test_even_a_host_that_is_heard_is_not_waited_for_for_ever(
     monkeypatch.setattr(data_plane, "LATE_TIMEOUT", data_plane.ACK_TIMEOUT)
     gossip = Gossip([Peer("stuck", State.ALIVE)], [{"stuck"}])
     assert await plane._behind(gossip, VERSION) == {"stuck"}
+
+
+def test_containers_ask_this_host_first_and_the_next_ones_while_its_agent_is_away() -> None:
+    places = {"b": "10.0.1.2", "a": "10.0.1.1", "d": "10.0.1.4", "c": "10.0.1.3"}
+    assert resolvers(["10.0.1.3"], places, "c") == ["10.0.1.3", "10.0.1.4", "10.0.1.1"]
+    assert resolvers(["10.0.1.3", "10.0.2.3"], places, "c") == ["10.0.1.3", "10.0.2.3", "10.0.1.4"]
+    assert resolvers(["1", "2", "3", "4"], places, "c") == ["1", "2", "3", "4"]
+    assert resolvers(["10.0.1.3"], {}, "c") == ["10.0.1.3"]

@@ -1,0 +1,163 @@
+"""A cluster's networks as its users meet them: three hosts, real containers, clients outside, inside and on hosts."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab.clusterkit import cluster, http, outside, running, task_containers, tasks, with_agents
+from tests.lab.labkit import Host, Lab, eventually
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
+
+WEB, MOVED, BOTH, OWN = 8097, 8101, 8099, 8100
+ASK = """
+import json, sys, urllib.request
+url, size = sys.argv[1], int(sys.argv[2])
+with urllib.request.urlopen(url, data=bytes(size) if size else None, timeout=10) as answer:
+    told = json.load(answer)
+print(json.dumps({key: told[key] for key in ("container", "peer", "received")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def host1(lab: Lab) -> Iterator[Host]:
+    """`web`: a task on every host, on `front`, with a port for TCP and UDP. `both`: a task on host3, on `front` and on
+    `inner`, which is internal, with a port for TCP and UDP."""
+    first = cluster(with_agents(lab))
+    first.docker("network create --driver overlay front")
+    first.docker("network create --driver overlay --internal inner")
+    for name, port, *options in (
+        ("web", WEB, "--mode", "global"),
+        ("both", BOTH, "--network", "inner", "--constraint", "node.hostname==host3"),
+    ):
+        ports = ["--publish", f"{port}:80", "--publish", f"{port}:80/udp"]
+        first.docker("service", "create", "--name", name, *options, "--network", "front", *ports, "whoami", timeout=120)
+    yield first
+    lab.restore()
+    outside(lab)
+    for network in ("front", "inner"):
+        first.docker("network", "rm", network, check=False)
+
+
+def datagram(host: Host, port: int) -> Any:
+    """What a `whoami` says to a datagram. The socket hears nobody but the one it asked."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(3)
+        asking.connect((host.address, port))
+        asking.send(b"who?")
+        return json.loads(asking.recv(65535))
+
+
+def ask(host: Host, service: str, url: str, size: int = 0) -> dict[str, Any]:
+    """Ask (POST `size` bytes to) a `whoami` from within a service's container on a host."""
+    [container] = task_containers(host, service)
+    return json.loads(host.engine("exec", container, "python3", "-c", ASK, url, str(size)).out)
+
+
+def test_tcp_and_udp_bring_the_clients_address_on_every_host(lab: Lab, host1: Host) -> None:
+    for host in lab:
+        for port in (WEB, BOTH):
+            for answer in (
+                eventually(lambda h=host, p=port: http(h, p)),
+                eventually(lambda h=host, p=port: datagram(h, p)),
+            ):
+                assert answer["peer"]["address"] == lab.machine_address, f"{host.name}:{port}"
+
+
+def test_a_task_reaches_itself_through_its_vip_and_its_port(lab: Lab, host1: Host) -> None:
+    host = lab.host("host3")
+    [container] = task_containers(host, "both")
+    own = host.engine("inspect", "--format", "{{.Id}}", container).out
+    for url in ("http://both/", f"http://{host.address}:{BOTH}/", f"http://{host1.address}:{BOTH}/"):
+        assert ask(host, "both", url)["container"] == own, url
+
+
+def test_large_payloads_pass_overlay_vip_and_mesh(lab: Lab, host1: Host) -> None:
+    size = 3_000_000
+    there = (
+        lab.host("host3").engine("inspect", "--format", "{{.Id}}", task_containers(lab.host("host3"), "both")[0]).out
+    )
+    for url in ("http://both/", "http://tasks.both/", f"http://{lab.host('host2').address}:{BOTH}/"):
+        answer = ask(host1, "web", url, size)
+        assert (answer["container"], answer["received"]) == (there, size), url
+
+
+def test_an_internal_network_leads_to_its_own_tasks_alone(lab: Lab, host1: Host) -> None:
+    first, second = lab.host("host1"), lab.host("host2")
+    for host in (first, second):
+        options = ["--network", "inner", "--constraint", f"node.hostname=={host.name}"]
+        host1.docker("service", "create", "--name", f"hidden-{host.name}", *options, "whoami", timeout=120)
+    try:
+        eventually(lambda: ask(first, "hidden-host1", "http://hidden-host2/"))
+        [container] = task_containers(first, "hidden-host1")
+        for address in (lab.machine_address, second.address):
+            reached = first.engine("exec", container, "ping", "-c", "1", "-W", "1", address, check=False)
+            assert reached.code != 0, f"{address}: {reached}"
+    finally:
+        host1.docker("service rm hidden-host1 hidden-host2")
+
+
+def test_host_mode_is_the_tasks_own_host_alone_and_its_port_is_taken_once(lab: Lab, host1: Host) -> None:
+    publish = ["--publish", f"mode=host,published={OWN},target=80"]
+    there = ["--constraint", "node.hostname==host2"]
+    host1.docker("service", "create", "--name", "own", *publish, *there, "whoami", timeout=120)
+    try:
+        answer = eventually(lambda: http(lab.host("host2"), OWN))
+        assert answer["peer"]["address"] == lab.machine_address
+        assert [host.name for host in lab if http(host, OWN)] == ["host2"]
+        host1.docker("service", "create", "--detach", "--name", "second", *publish, *there, "whoami")
+        eventually(
+            lambda: (
+                "no suitable node" in tasks(host1, "second")[0]["error"]
+                and "host-mode port already in use on 1 node" in tasks(host1, "second")[0]["error"]
+            )
+        )
+    finally:
+        host1.docker("service rm own second", check=False)
+
+
+def test_a_published_port_changes_during_an_update(lab: Lab, host1: Host) -> None:
+    change = ["--publish-rm", f"{WEB}:80", "--publish-add", f"published={MOVED},target=80"]
+    host1.docker("service", "update", *change, "--update-monitor", "100ms", "web", timeout=120)
+    eventually(lambda: all(http(host, MOVED) for host in lab) and not any(http(host, WEB) for host in lab))
+    host1.docker("service create --name next --replicas 1 --detach whoami")
+    host1.docker("service", "update", "--detach", "--publish-add", f"{WEB}:80", "next")  # the port is free again
+    eventually(lambda: all(http(host, WEB) for host in lab))
+    host1.docker("service rm next")
+
+
+def test_what_others_destroy_is_put_back_and_told(lab: Lab, host1: Host) -> None:
+    [network] = host1.docker("network inspect front").json
+    vxlan = f"swv-{network['Id'][:11]}"
+    host = lab.host("host2")
+    accidents = {
+        "iptables -t nat -F; iptables -t mangle -F; iptables -F": "Restore",
+        "ip link del swmesh": "AddLink",
+        f"ip neigh flush dev {vxlan} nud permanent": "SetNeighbour",
+        f"bridge fdb show dev {vxlan} | grep -o '^[0-9a-f:]* dst [0-9.]*' | while read mac dst ip; do "
+        f"bridge fdb del $mac dev {vxlan} dst $ip; done": "SetFdb",
+        f"ip link del {vxlan}": "AddLink",
+    }
+    eventually(lambda: all(http(one, BOTH) for one in lab))
+    for accident, told in accidents.items():
+        mark = (
+            host.exec("journalctl -u swarm-agent -n 1 --show-cursor --no-pager -o cat")
+            .lines[-1]
+            .removeprefix("-- cursor: ")
+        )
+        host.exec(accident)
+
+        def repaired(mark: str = mark, told: str = told) -> bool:
+            log = host.exec(
+                "journalctl", "-u", "swarm-agent", "--no-pager", "-o", "cat", f"--after-cursor={mark}"
+            ).lines
+            return any("the data plane had been changed by others; put back:" in line and told in line for line in log)
+
+        eventually(repaired)
+        eventually(lambda: http(host, BOTH) and ask(host, "web", "http://both/"))
+    assert len(running(host1, "web")) == 3, "no task was lost over it"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.swarm.cluster.plugins.module_utils import client
 from ansible_collections.swarm.cluster.plugins.module_utils.compose import Reader
 from ansible_collections.swarm.cluster.plugins.module_utils.place import removal_problem
 
@@ -145,6 +146,24 @@ async def test_a_network_from_creation_to_removal(swarm: Door, module: Module) -
     await module("swarm_service", name="web", state="absent", wait=False)
     assert (await module("swarm_network", name="back", state="absent"))["changed"] is True
     assert (await module("swarm_network", name="back", state="absent"))["changed"] is False
+
+
+async def test_a_manager_that_cannot_answer_for_a_moment_is_asked_again(
+    swarm: Door, module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows its host's own networks only; the network is not made a second time for that."""
+    await module("swarm_network", name="back")
+    call, asked = client.Client.call, []
+
+    def once_wrong(self: Any, method: str, path: str, *rest: Any) -> Any:
+        asked.append(path)
+        if asked.count(path) == 1 and path == "/networks/back":
+            raise client.ApiError("GET", 404, "network back not found")
+        return call(self, method, path, *rest)
+
+    monkeypatch.setattr(client.Client, "call", once_wrong)
+    assert (await module("swarm_network", name="back"))["changed"] is False
+    assert asked[:3] == ["/networks/back", "/swarm", "/networks/back"]
 
 
 # --- stacks ----------------------------------------------------------------------------------------------------------

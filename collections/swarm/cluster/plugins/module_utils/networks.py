@@ -90,12 +90,19 @@ def users_of(network_id, services):
 
 
 def find(declaration, name):
-    """The cluster's network of exactly this name, None when there is none. Refuses to take a host's own for it."""
-    try:
-        return declaration.ask(f"/networks/{name}", scope="swarm")
-    except ApiError as error:
-        if error.status != 404:
-            raise
+    """The cluster's network of exactly this name, None when there is none. Refuses to take a host's own for it.
+
+    A manager that cannot answer for the cluster at that moment says 404, too, since it still shows its host's own
+    networks. So nobody is believed before the same manager has told something of the cluster.
+    """
+    for attempt in range(2):
+        try:
+            return declaration.ask(f"/networks/{name}", scope="swarm")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        if attempt == 0:
+            declaration.ask("/swarm")
     return None
 
 

@@ -128,7 +128,22 @@ def declare(declaration, name, params, recreate=False):
         if not declaration.check:
             remove(declaration, found)
     if not declaration.check:
-        declaration.client.post("/networks/create", create_request(name, change.wanted))
+        create(declaration, name, create_request(name, change.wanted))
+
+
+def create(declaration, name, body):
+    """Create a network. The host's part of one of that name that was just removed may be there for a moment yet."""
+
+    def ask():
+        try:
+            declaration.client.post("/networks/create", body)
+        except ApiError as error:
+            if error.status != 409 or find(declaration, name) is not None:
+                raise
+            return False, error.reason
+        return True, ""
+
+    declaration.wait_until(ask, f"network {name} is not created")
 
 
 def remove(declaration, found):

@@ -334,8 +334,8 @@ async def test_task_filters(swarm: Door) -> None:
     assert await task_ids(swarm, id=["t3"]) == ["t3"]
     assert await task_ids(swarm, label=["team=a"]) == ["t1", "t2"]
     assert await task_ids(swarm, runtime=["attachment"]) == []
-    assert await message(swarm, "GET", "/tasks" + where(service=["x"])) == (404, "service x not found")
-    assert await message(swarm, "GET", "/tasks" + where(node=["x"])) == (404, "node x not found")
+    assert await message(swarm, "GET", "/tasks" + where(service=["no-id"])) == (404, "service no-id not found")
+    assert await message(swarm, "GET", "/tasks" + where(node=["no-id"])) == (404, "node no-id not found")
     assert await message(swarm, "GET", "/tasks" + where(desired_state=["odd"])) == (
         500,
         "Invalid desired-state filter: 'odd'",

@@ -197,8 +197,8 @@ async def test_what_cannot_be_read_is_refused(world, query, text):
 
 
 async def test_unknown_services_and_tasks(world):
-    assert await world[0].call("GET", "/services/x/logs?stdout=1") == (404, {"message": "service x not found"})
-    assert await world[0].call("GET", "/tasks/x/logs?stdout=1") == (404, {"message": "task x not found"})
+    assert await world[0].call("GET", "/services/no-id/logs?stdout=1") == (404, {"message": "service no-id not found"})
+    assert await world[0].call("GET", "/tasks/no-id/logs?stdout=1") == (404, {"message": "task no-id not found"})
 
 
 async def test_what_is_missing_is_said_at_the_end(world):

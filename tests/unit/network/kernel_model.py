@@ -174,7 +174,7 @@ class KernelModel:
                 target = rule.rpartition("-j ")[2].split(" ")[0]
                 if owner == table and target.startswith("SWARM-"):
                     assert (table, target) in self.chains, f"{chain}: {rule} leads nowhere"
-                if rule.endswith("/0xffffffff"):
+                if owner == table and rule.endswith("/0xffffffff"):
                     mark = int(rule.rpartition(" ")[2].partition("/")[0], 16)
                     assert mark in self.services, f"{chain}: {rule} leads to no service of IPVS"
 

@@ -33,7 +33,7 @@ from .lock_keeper import LockKeeper
 from .management import ManagementServer
 from .manager_routes import ApiHandler
 from .peers import PeerTransport
-from .role_keeper import RoleKeeper, can_remove
+from .role_keeper import UNREACHABLE, RoleKeeper, can_remove
 from .state import SavedState, StateFolder
 from .streams import StreamBroker
 
@@ -52,6 +52,24 @@ def raft_settings(spec: RaftConfig) -> Settings:
         snapshot_interval=spec.snapshot_interval or defaults.snapshot_interval,
         keep_entries=spec.log_entries_for_slow_followers or defaults.keep_entries,
         keep_snapshots=spec.keep_old_snapshots or 0,
+    )
+
+
+def leave_warning(reachable: int, unreachable: int) -> str:
+    """Swarm's words for a manager that leaves without --force a cluster of so many managers, itself included."""
+    text = "You are attempting to leave the swarm on a node that is participating as a manager. "
+    if reachable + unreachable <= 1:
+        return text + (
+            "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+        )
+    if reachable - 2 <= unreachable:  # Swarm's rule: a leaving manager still counts among those that must agree
+        text += (
+            f"Removing this node leaves {reachable - 1} managers out of {reachable + unreachable}. "
+            "Without a Raft quorum your swarm will be inaccessible. "
+        )
+    return text + (
+        "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
+        "Use `--force` to suppress this message."
     )
 
 
@@ -212,16 +230,9 @@ class ManagerRole:
 
     def leave_warning(self) -> str:
         """Swarm's words for a manager that leaves without --force."""
-        text = "You are attempting to leave the swarm on a node that is participating as a manager. "
-        if len(self.managers()) <= 1:
-            return text + (
-                "Removing the last manager erases all current state of the swarm. "
-                "Use `--force` to ignore this message. "
-            )
-        return text + (
-            "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
-            "Use `--force` to suppress this message."
-        )
+        known = [node.manager_status for node in self.store.view().all(Node) if node.manager_status is not None]
+        unreachable = sum(status.reachability == UNREACHABLE for status in known)
+        return leave_warning(len(known) - unreachable, unreachable)
 
     async def no_member(self, timeout: float) -> None:
         """Return when this node has been removed from raft. Raises TimeoutError."""
@@ -231,14 +242,22 @@ class ManagerRole:
             if membership.get(self._state.raft_id) is None and not gone.done():
                 gone.set_result(None)
 
-        self.raft.on_membership(changed)
-        await asyncio.wait_for(gone, timeout)
+        deaf = self.raft.on_membership(changed)
+        try:
+            await asyncio.wait_for(gone, timeout)
+        finally:
+            deaf()
 
     async def raft_leads(self, timeout: float) -> None:
         """Return when this member leads its raft group, which the only member does at once. Raises TimeoutError."""
         leads: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.raft.on_leadership(lambda is_leader: None if leads.done() or not is_leader else leads.set_result(None))
-        await asyncio.wait_for(leads, timeout)
+        deaf = self.raft.on_leadership(
+            lambda is_leader: None if leads.done() or not is_leader else leads.set_result(None)
+        )
+        try:
+            await asyncio.wait_for(leads, timeout)
+        finally:
+            deaf()
 
     async def stop(self) -> None:
         """Stop in the order in which nothing is left that uses the next."""

@@ -9,7 +9,7 @@ Level-triggered: each pass compares store and members and takes one step; raft a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -112,10 +112,15 @@ class RoleKeeper(Keeper):
     def __init__(self, store: Store, raft: RaftNode) -> None:
         super().__init__(store, every=PERIOD, retry=PERIOD)
         self._raft = raft
+        self._deaf: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
-        self._raft.on_membership(lambda membership: self.wake())
+        self._deaf = self._raft.on_membership(lambda membership: self.wake())
         await super().start()
+
+    async def stop(self) -> None:
+        self._deaf()
+        await super().stop()
 
     async def look(self) -> None:
         wanted = plan(self._store.view().all(Node), self._raft.status())

@@ -157,6 +157,14 @@ class Core:
 
     # --- inputs ------------------------------------------------------------------------------------------------------
 
+    def configure(self, election_ticks: int, heartbeat_ticks: int) -> None:
+        """Use other times from now on. The present wait for a leader is drawn anew: one that was drawn for shorter
+        times could end between two of its heartbeats.
+        """
+        if (election_ticks, heartbeat_ticks) != (self.election_ticks, self.heartbeat_ticks):
+            self.election_ticks, self.heartbeat_ticks = election_ticks, heartbeat_ticks
+            self._reset_timer()
+
     def tick(self) -> None:
         """A tick of the clock (100 ms in production)."""
         if self.leadership is not None:

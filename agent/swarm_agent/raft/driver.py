@@ -171,8 +171,7 @@ class RaftNode:
     def configure(self, settings: Settings) -> None:
         """Use other settings from now on (those about ticks and snapshots; the segment size stays)."""
         self.settings = settings
-        self._core.election_ticks = settings.election_ticks
-        self._core.heartbeat_ticks = settings.heartbeat_ticks
+        self._core.configure(settings.election_ticks, settings.heartbeat_ticks)
 
     async def stop(self) -> None:
         """Stop without telling anybody (see `members.transfer_leadership`). What is on disk stays; callers get
@@ -219,15 +218,17 @@ class RaftNode:
         """For people and metrics."""
         return status_of(self._core, self._listeners.leads)
 
-    def on_leadership(self, callback: Callable[[bool], None]) -> None:
+    def on_leadership(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """Call back when this member begins to lead (all state applied) and when it ceases to. At once if it leads
-        now.
+        now. What is returned ends that.
         """
-        self._listeners.on_leadership(callback)
+        return self._listeners.on_leadership(callback)
 
-    def on_membership(self, callback: Callable[[Membership], None]) -> None:
-        """Call back with every committed change of the members, and now with what is known."""
-        self._listeners.on_membership(callback, self._core.log.membership)
+    def on_membership(self, callback: Callable[[Membership], None]) -> Callable[[], None]:
+        """Call back with every committed change of the members, and now with what is known. What is returned ends
+        that.
+        """
+        return self._listeners.on_membership(callback, self._core.log.membership)
 
     # --- the log -----------------------------------------------------------------------------------------------------
 

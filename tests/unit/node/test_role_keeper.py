@@ -4,8 +4,10 @@ import pytest
 
 from swarm_agent.model.objects import ManagerStatus, Node
 from swarm_agent.model.specs import NodeSpec
-from swarm_agent.node.role_keeper import plan
+from swarm_agent.node.manager_role import leave_warning
+from swarm_agent.node.role_keeper import RoleKeeper, plan
 from swarm_agent.raft.settings import MemberStatus, Status
+from swarm_agent.store.memory import memory_store
 
 
 def member(id_, *, active=True, voter=True, match=10):
@@ -84,3 +86,46 @@ def test_node_objects_tell_who_is_reachable_and_where():
 def test_who_is_no_member_any_more_has_no_manager_status():
     found = plan([node(1), node(2), node(3, "worker")], led_by_1(member(1), member(2)))
     assert [(n.id, n.manager_status, n.raft_id) for n in found.nodes] == [("n3", None, 0)]
+
+
+async def test_no_listener_is_left_of_past_leaderships():
+    """A manager may lead and cease to lead for years."""
+    store, raft = memory_store(), Listening()
+    for _ in range(3):
+        keeper = RoleKeeper(store, raft)
+        await keeper.start()
+        assert len(raft.listeners) == 1
+        await keeper.stop()
+    assert raft.listeners == []
+    await store.close()
+
+
+class Listening:
+    """Raft as far as the role keeper listens to it."""
+
+    def __init__(self):
+        self.listeners = []
+
+    def on_membership(self, callback):
+        self.listeners.append(callback)
+        return lambda: self.listeners.remove(callback)
+
+    def status(self):
+        return THREE
+
+
+@pytest.mark.parametrize(
+    ("reachable", "unreachable", "words"),
+    [
+        (1, 0, "Removing the last manager erases all current state of the swarm."),
+        (2, 0, "Removing this node leaves 1 managers out of 2. Without a Raft quorum your swarm will be inaccessible."),
+        (2, 1, "Removing this node leaves 1 managers out of 3. Without a Raft quorum your swarm will be inaccessible."),
+        (3, 0, "The only way to restore a swarm that has lost consensus is to reinitialize it"),
+    ],
+)
+def test_a_manager_that_leaves_is_warned_in_swarms_words(reachable, unreachable, words):
+    text = leave_warning(reachable, unreachable)
+    assert text.startswith(
+        "You are attempting to leave the swarm on a node that is participating as a manager. " + words
+    )
+    assert "--force" in text

@@ -11,8 +11,9 @@ from swarm_agent.model.errors import AlreadyExists, NotFound, OutOfSequence, Una
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Node, Secret, Service, Task
 from swarm_agent.model.specs import SecretSpec, ServiceSpec
+from swarm_agent.store import store as store_module
 from swarm_agent.store.entry import MAX_ENTRY, encode_entry
-from swarm_agent.store.errors import StoreError, TooLarge
+from swarm_agent.store.errors import StoreError, TooLarge, WatchLagged
 from swarm_agent.store.memory import MemoryProposer, memory_store
 from swarm_agent.store.snapshot import SnapshotError
 from swarm_agent.store.store import Store
@@ -339,3 +340,51 @@ async def test_close_refuses_what_still_waits(store):
     with pytest.raises((asyncio.CancelledError, StoreError)):
         await running
     assert store.view().count(Service) == 0
+
+
+class Stuck(MemoryProposer):
+    """A log that commits nothing before it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def propose(self, data):
+        await self.go.wait()
+        return await super().propose(data)
+
+
+async def test_writes_beyond_the_limit_are_refused_and_the_others_carried_out(monkeypatch):
+    monkeypatch.setattr(store_module, "MAX_QUEUE", 3)
+    stuck = Stuck()
+    store = Store(stuck)
+    stuck.attach(store.apply)
+    first = asyncio.ensure_future(store.update(lambda tx: tx.create(service("first"))))
+    await asyncio.sleep(0)
+    while store.queued:  # noqa: ASYNC110 (until the first is under way)
+        await asyncio.sleep(0)
+    waiting = [asyncio.ensure_future(store.update(lambda tx, n=n: tx.create(service(f"s{n}")))) for n in range(5)]
+    while not waiting[-1].done():  # noqa: ASYNC110 (no event tells)
+        await asyncio.sleep(0)
+    for refused in waiting[3:]:
+        assert "too many writes are waiting (3); try again later" in str(refused.exception())
+    stuck.go.set()
+    await asyncio.gather(first, *waiting[:3])
+    assert store.view().count(Service) == 4
+
+
+async def test_a_watcher_that_does_not_keep_up_is_told_so(store, monkeypatch):
+    monkeypatch.setattr(store_module, "MAX_BACKLOG", 2)
+    async with store.watch({Service}) as changes:
+        for n in range(4):
+            await store.update(lambda tx, n=n: tx.create(service(f"s{n}")))
+        with pytest.raises(WatchLagged, match="must read the state anew"):
+            async for _ in changes:
+                pass
+
+
+async def test_one_object_beyond_the_limit_is_refused_and_nothing_is_lost(store):
+    with pytest.raises(TooLarge, match="raft: raft message is too large and can't be sent"):
+        await store.update(lambda tx: tx.create(replace(service("big"), id="i" * (MAX_ENTRY + 1))))
+    await store.update(lambda tx: tx.create(service("small")))
+    assert [each.spec.name for each in store.view().all(Service)] == ["small"]

@@ -182,7 +182,7 @@ class ClusterNode:
 
     async def _resume(self, membership: Membership) -> None:
         try:
-            await membership.start_manager()
+            await membership.resume_manager()
             await membership.start()
         except Exception as error:
             log.exception("this node cannot take up its membership")

@@ -145,6 +145,16 @@ class Membership:
             await self.manager.start(bootstrap=bootstrap, force_new_cluster=force_new_cluster)
             self._joined_raft = self.manager.is_member
 
+    async def resume_manager(self) -> None:
+        """Start the manager role of an earlier process, if any. A manager whose log is gone comes back as a new member:
+        under its old raft id it would vote as if it had never acknowledged anything, and the others could lose that.
+        """
+        if self.manager is not None and not await asyncio.to_thread(lambda: self._folder.has_log):
+            log.warning("there is no raft log in %s; this manager joins anew as another member", self._folder.raft)
+            self._remember(raft_id=secrets.randbits(63) | 1)
+            self.manager = self._manager_role()
+        await self.start_manager()
+
     async def join_raft(self) -> None:
         """Become a raft member: returns when this manager has the log and may vote."""
         await self.leader.post("/v1/raft/join", self._as_raft_member())

@@ -66,6 +66,11 @@ class StateFolder:
     def save(self, state: SavedState) -> None:
         write_private(self._state, msgspec.json.format(msgspec.json.encode(state)))
 
+    @property
+    def has_log(self) -> bool:
+        """Something of a raft log is here."""
+        return self.raft.is_dir() and any(self.raft.iterdir())
+
     def forget_raft(self) -> None:
         """Remove the log and its keys: this node is no manager any more."""
         shutil.rmtree(self.raft, ignore_errors=True)

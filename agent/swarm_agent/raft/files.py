@@ -73,6 +73,12 @@ class OsFiles:
         with _guard("create the directory", self._dir):
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = os.open(self._dir, os.O_RDONLY | os.O_DIRECTORY)
+        with _guard("sync", self._dir.parent):  # a log in a directory whose own name is lost is lost too
+            parent = os.open(self._dir.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(parent)
+            finally:
+                os.close(parent)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -85,8 +91,10 @@ class OsFiles:
         return str(self._dir)
 
     def close(self) -> None:
-        """Unlock the directory."""
-        os.close(self._fd)
+        """Unlock the directory. Once more is harmless: the number may be another file's by then."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def names(self) -> list[str]:
         """See `Files`."""

@@ -1,5 +1,7 @@
 """The log and snapshots on a real disk: what is read back, what a crash may leave, and what is refused."""
 
+import os
+
 import pytest
 
 from swarm_agent.raft.errors import FatalError, LogCorrupt
@@ -135,6 +137,23 @@ def test_damage_in_a_segment_that_is_not_the_last_is_refused(disk):
     damage(first, used(first) - 10)
     with pytest.raises(LogCorrupt, match="a later segment exists"):
         disk.load()
+
+
+def test_the_directorys_own_name_is_durable_before_anything_is_written(tmp_path, monkeypatch):
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
+    OsFiles(tmp_path / "raft").close()
+    assert synced == [str(tmp_path)]
+
+
+def test_closing_twice_closes_nothing_of_others(tmp_path):
+    files = OsFiles(tmp_path / "raft")
+    files.close()
+    with (tmp_path / "other").open("w") as other:  # takes the number that has become free
+        files.close()
+        other.write("unharmed")
+    assert (tmp_path / "other").read_text() == "unharmed"
 
 
 def test_a_missing_segment_is_refused(disk):

@@ -79,7 +79,7 @@ def test_secrets_and_configs(call: Call, kind: str) -> None:
 
 def test_a_secret_rotates_under_a_service_that_runs(call: Call, first: Host) -> None:
     """New content, new version, the service is rolled over to it, the old one can go."""
-    service = {"name": "holder", "image": "alpine", "args": ["sleep", "1d"], **FAST}
+    service = {"name": "holder", "image": "alpine", "args": ["sleep", "1d"], "stop_grace_period": "1s", **FAST}
     for content in ("one", "two"):
         secret = call("swarm_secret", name="key", data=content, versioned=True, versions_to_keep=0)["secret_name"]
         call("swarm_service", **service, secrets=[{"name": secret, "target": "key"}])
@@ -145,6 +145,7 @@ services:
   store:
     image: alpine
     command: sleep 1d
+    stop_grace_period: 1s
     networks: {back: {aliases: [database]}}
     deploy: {mode: global}
 networks: {front: , back: {attachable: true}}
@@ -201,7 +202,7 @@ def test_nodes(call: Call, first: Host, lab: Lab) -> None:
 
 
 def test_a_drain_that_takes_too_long_says_what_still_runs(call: Call) -> None:
-    stubborn = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "stop_grace_period": "30s"}
+    stubborn = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "stop_grace_period": "10s"}
     call("swarm_service", name="stubborn", image="alpine", mode="global", **stubborn, **FAST)
     late = call("swarm_node", name="host2", availability="drain", wait_timeout=1, fails=True)
     assert "host2 is not drained after 1 s; last seen: stubborn." in late["msg"] and "running" in late["msg"]

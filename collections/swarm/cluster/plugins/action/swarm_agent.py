@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ansible.plugins.action import ActionBase
 
 
@@ -24,7 +26,9 @@ class ActionModule(ActionBase):
         try:
             folder = self._connection._shell.tmpdir
             copy = self._connection._shell.join_path(folder, "agent.tar.gz")
-            self._transfer_file(self._loader.get_real_file(arguments["archive"]), copy)
+            # A relative path is meant as it was typed, from where one stands; Ansible would look in the role.
+            archive = os.path.abspath(os.path.expanduser(arguments["archive"]))
+            self._transfer_file(self._loader.get_real_file(archive), copy)
             self._fixup_perms2((folder, copy))
             return self._execute_module(module_args={**arguments, "remote_archive": copy}, task_vars=task_vars)
         finally:

@@ -35,7 +35,7 @@ options:
     type: path
   archive:
     description:
-      - Path of the archive on the controller. Needed with O(state=present).
+      - Path of the archive on the controller, a relative one from where Ansible was started. Needed with O(state=present).
     type: path
   remote_archive:
     description:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from swarm_agent.api.cluster import ClusterApi
@@ -34,6 +35,9 @@ from swarm_agent.worker.engine import Engine
 
 log = logging.getLogger("swarm_agent")
 
+FATAL_PATIENCE = 15.0
+"""Seconds for an orderly stop after something that must not fail did."""
+
 
 def notify(message: str) -> None:
     """Tell systemd (sd_notify): a datagram to $NOTIFY_SOCKET; nothing without it."""
@@ -45,6 +49,15 @@ def notify(message: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as endpoint:
         endpoint.connect(address)
         endpoint.sendall(message.encode())
+
+
+def give_up_after(seconds: float, code: int) -> None:
+    """End the process then, come what may. A disk that fails may hang as well, and a thread that waits for it cannot be
+    ended: an orderly stop would wait with it, and nobody would start the agent again.
+    """
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 def serve_forwarded(manager: ManagerRole) -> ApiHandler:
@@ -98,6 +111,8 @@ async def run(settings: Settings) -> int:
     notify("READY=1")
     log.info("serving %s", settings.socket)
     code = await ended
+    if code:
+        give_up_after(FATAL_PATIENCE, code)
     notify("STOPPING=1")
     if metrics is not None:
         await metrics.stop()

@@ -129,6 +129,7 @@ MANAGER_NOT_READY = (
 SWARM_LOCKED = (
     'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.'
 )
+CERTIFICATES_EXPIRED = "Swarm certificates have expired. To replace them, leave the swarm and join again."
 LEAVE_LOCKED = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
 WRONG_UNLOCK_KEY = "swarm could not be unlocked: invalid key provided"
 NOT_LOCKED = "swarm is not locked"

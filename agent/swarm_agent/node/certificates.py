@@ -45,6 +45,7 @@ class CertificateHolder:
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
         self._tls_info: NodeTLSInfo | None = None
+        self._until: datetime.datetime | None = None
         self._changing = asyncio.Lock()  # what is written must be what is in use when it is written
 
     @property
@@ -55,6 +56,13 @@ class CertificateHolder:
     def identity(self) -> Identity:
         """Node id, role and cluster as the certificate says."""
         return authority.identity_of_pem(self._certificate.cert)
+
+    @property
+    def expired(self) -> bool:
+        """Nobody accepts the certificate any more, not even to renew it."""
+        if self._until is None:
+            self._until = authority.validity(self._certificate.cert)[1]
+        return datetime.datetime.now(datetime.UTC) > self._until
 
     @property
     def tls_info(self) -> NodeTLSInfo:
@@ -107,6 +115,6 @@ class CertificateHolder:
     async def _replace(self, certificate: NodeCertificate) -> None:
         await asyncio.to_thread(self.keys.save_certificate, certificate)
         self._certificate = certificate
-        self._client = self._tls_info = None
+        self._client = self._tls_info = self._until = None
         if self._listener is not None:
             self._server = tls.server_context(certificate)

@@ -88,10 +88,17 @@ class ClusterNode:
         self._starting: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._rng = random.SystemRandom()
-        self.error = ""
+        self._failure = ""
         self.introspection = Introspection(lambda: self._membership, lambda: str(self.local_state))
 
     # --- what the front door asks -----------------------------------------------------------------------------------
+
+    @property
+    def error(self) -> str:
+        """Why this host's membership does not work, with what to do; empty while it does."""
+        if not self._failure and self._membership is not None and self._membership.certificates.expired:
+            return errors.CERTIFICATES_EXPIRED
+        return self._failure
 
     @property
     def local_state(self) -> LocalState:
@@ -123,11 +130,11 @@ class ClusterNode:
         if self._locked is not None:
             raise Unavailable(errors.SWARM_LOCKED)
         if self._membership is None:
-            raise Unavailable(self.error or errors.NOT_IN_SWARM)
+            raise Unavailable(self._failure or errors.NOT_IN_SWARM)
         if self._membership.manager is None:
             raise Unavailable(errors.NOT_A_MANAGER)
         if not self._membership.manager.ready:
-            raise Unavailable(errors.MANAGER_NOT_READY)
+            raise Unavailable(self.error or errors.MANAGER_NOT_READY)
         return self._membership.manager
 
     async def ask_leader(self, data: bytes) -> bytes:
@@ -174,7 +181,7 @@ class ClusterNode:
     async def _take_up(self, state: SavedState, lock: bytes | None) -> None:
         certificate = await asyncio.to_thread(NodeCertificate.load, self._folder.certificates, lock)
         if certificate is None:
-            self.error = f"the node's certificate in {self._folder.certificates} is missing or incomplete"
+            self._failure = f"the node's certificate in {self._folder.certificates} is missing or incomplete"
             return
         membership = self._member(state, certificate, lock)
         self._membership = membership
@@ -186,7 +193,7 @@ class ClusterNode:
             await membership.start()
         except Exception as error:
             log.exception("this node cannot take up its membership")
-            self.error = str(error) or type(error).__name__
+            self._failure = str(error) or type(error).__name__
 
     async def unlock(self, text: str) -> None:
         """Go on with the cluster's unlock key; returns when this manager runs, or soon after it could not. Raises
@@ -202,8 +209,8 @@ class ClusterNode:
             await self._take_up(state, lock)
             if self._starting is not None:
                 await asyncio.wait([self._starting], timeout=READY_TIMEOUT)
-            if self.error:
-                raise Unavailable(self.error)
+            if self._failure:
+                raise Unavailable(self._failure)
 
     async def stop(self) -> None:
         """Stop the agent's parts; containers go on running."""
@@ -241,7 +248,7 @@ class ClusterNode:
             await asyncio.gather(self._starting, return_exceptions=True)
         await membership.stop()
         await asyncio.to_thread(self._folder.save, state)
-        self.error = ""
+        self._failure = ""
         await self._take_up(state, membership.certificates.keys.lock)
 
     async def init(self, request: InitRequest) -> str:
@@ -413,7 +420,7 @@ class ClusterNode:
             membership = self._membership
             if self._locked is not None and not force:
                 raise Unavailable(errors.LEAVE_LOCKED)
-            if membership is None and self._locked is None and not self.error:
+            if membership is None and self._locked is None and not self._failure:
                 raise Unavailable(errors.NO_SWARM)
             if membership is not None and membership.manager is not None and not force:
                 raise Unavailable(membership.manager.leave_warning())
@@ -423,7 +430,7 @@ class ClusterNode:
                 unable = replace(self._locked, role="worker")
                 await self._member(unable, NodeCertificate("", "", "")).remove_leftovers()
             self._membership = self._locked = None
-            self.error = ""
+            self._failure = ""
             if membership is not None:
                 await membership.stop(leave=True)
             await asyncio.to_thread(self._folder.forget)

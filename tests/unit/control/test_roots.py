@@ -162,6 +162,19 @@ def test_roots_that_are_refused(old, new, config, text):
         roots.with_root_of(cluster_of(old), config(old, new), NOW)
 
 
+def test_from_a_root_without_its_key_there_is_no_way_but_with_it(old, new):
+    keyless = replace(cluster_of(old), ca_key="")
+    elsewhere = CAConfig(
+        signing_ca_cert=new.cert, external_cas=[ExternalCA(protocol="cfssl", url="https://new", ca_cert=new.cert)]
+    )
+    with pytest.raises(InvalidArgument, match="from one external CA to a different external CA is not supported"):
+        roots.with_root_of(keyless, elsewhere, NOW)
+    with pytest.raises(InvalidArgument, match="provide the present certificate with its key first"):
+        roots.with_root_of(keyless, brought(new), NOW)
+    with_key = roots.with_root_of(keyless, brought(old), NOW)
+    assert roots.with_root_of(with_key, brought(new), NOW).root_rotation_in_progress
+
+
 def test_external_authorities_count_for_their_own_root_only(old, new):
     config = CAConfig(
         external_cas=[

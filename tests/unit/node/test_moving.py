@@ -10,15 +10,16 @@ import socket
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from swarm_agent.model.objects import Config, Node, NodeDescription, NodeStatus
+from swarm_agent.model.objects import Cluster, Config, Node, NodeDescription, NodeStatus
 from swarm_agent.model.session import ManagerPeer
-from swarm_agent.model.specs import ConfigSpec, NodeSpec, SwarmSpec
+from swarm_agent.model.specs import ConfigSpec, NodeSpec, RaftConfig, SwarmSpec
 from swarm_agent.node import founding, whereabouts
 from swarm_agent.node.certificates import CertificateHolder
 from swarm_agent.node.keys import NodeKeys
 from swarm_agent.node.leader_client import LeaderClient
-from swarm_agent.node.manager_role import ManagerRole
+from swarm_agent.node.manager_role import ManagerRole, raft_settings
 from swarm_agent.node.manager_routes import RaftJoin
 from swarm_agent.node.state import SavedState, StateFolder
 from swarm_agent.pki import authority
@@ -150,3 +151,24 @@ async def test_only_a_member_itself_may_say_where_it_is(two):
         await LeaderClient(second.holder, lambda: [first.address]).post("/v1/raft/move", body, patience=PATIENCE)
     assert ManagerPeer(first.id, first.address) in first.role.managers()
     assert members_of(first)[1] == first.address
+
+
+@pytest.mark.timeout(180)
+async def test_the_specs_raft_settings_count_at_once_on_every_manager_and_after_a_start(two):
+    first, second = two
+    wanted = RaftConfig(
+        snapshot_interval=40, keep_old_snapshots=1, log_entries_for_slow_followers=3, election_tick=30, heartbeat_tick=3
+    )
+
+    def change(tx):
+        (cluster,) = tx.all(Cluster)
+        tx.update(replace(cluster, spec=replace(cluster.spec, raft=wanted)))
+
+    await first.role.store.update(change)
+    await until(lambda: all(each.role.raft.settings == raft_settings(wanted) for each in two))
+    for n in range(100):
+        await written_by(first, f"c{n}")
+    await until(lambda: all(len(list(each.folder.raft.glob("*.snap"))) == 2 for each in two))
+    await second.role.stop()
+    await second.start()
+    await until(lambda: second.role.raft.settings == raft_settings(wanted))

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import stat
+import threading
 
 import pytest
 
@@ -225,4 +226,36 @@ async def test_a_failed_sync_ends_the_node_and_acknowledges_nothing(tmp_path):
     node, store = await start(tmp_path / "raft")
     await leading(node)
     assert store.view().get(Service, "good") is not None
+    await node.stop()
+
+
+class HangingFiles(FailingFiles):
+    """A disk whose syncs hang while told to."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.go = threading.Event()
+        self.go.set()
+
+    def create(self, name):
+        return HangingFile(OsFiles.create(self, name), self)
+
+
+class HangingFile(FailingFile):
+    def sync(self):
+        self._files.go.wait()
+        self._file.sync()
+
+
+async def test_a_leader_whose_disk_hangs_gives_up_and_leads_again_when_it_goes_on(tmp_path):
+    files = HangingFiles(tmp_path / "raft")
+    node, store = await start(files, settings=Settings(tick=0.01, stall=0.05))
+    await leading(node)
+    files.go.clear()
+    with pytest.raises(LeadershipLost):
+        await create(store, "web")
+    assert not node.is_leader
+    files.go.set()
+    await leading(node)
+    assert store.view().get(Service, "web") is not None  # unknown to its caller, and written after all
     await node.stop()

@@ -1,0 +1,97 @@
+"""A membership that cannot be taken up says why and what to do, wherever a user asks."""
+
+import asyncio
+import datetime
+from pathlib import Path
+
+import pytest
+
+from swarm_agent.model.errors import Unavailable
+from swarm_agent.node.cluster_node import ClusterNode
+from swarm_agent.node.settings import Settings
+from swarm_agent.node.state import SavedState, StateFolder
+from swarm_agent.pki import authority
+from swarm_agent.pki.authority import Authority, Identity
+from swarm_agent.pki.files import NodeCertificate
+from swarm_agent.worker.engine import Engine
+
+NOW = datetime.datetime.now(datetime.UTC)
+HOUR = datetime.timedelta(hours=1)
+
+
+@pytest.fixture
+async def host(tmp_path):
+    """A host outside any cluster yet, and `host.member(role, at)`: it was made a member at that time, for ten hours."""
+    folder = StateFolder(tmp_path)
+    engine = Engine(str(tmp_path / "no.sock"))
+    node = ClusterNode(
+        Settings(run_dir=Path(tmp_path / "run"), state_dir=tmp_path), engine, api=lambda role: None, on_fatal=print
+    )
+
+    def member(role: str, at: datetime.datetime = NOW) -> StateFolder:
+        root, key = Authority.create(at), authority.new_key()
+        cert = root.issue(authority.new_signing_request(key), Identity("n", role, "cluster1"), at, 10 * HOUR)
+        NodeCertificate(root.cert, cert, key).save(folder.certificates)
+        folder.save(
+            SavedState(
+                node_id="n",
+                cluster_id="cluster1",
+                role=role,
+                listen="127.0.0.1",
+                listen_port=0,
+                advertise="127.0.0.1",
+                advertise_port=1,
+                data_path="127.0.0.1",
+                managers=[],
+                raft_id=5 if role == "manager" else 0,
+            )
+        )
+        return folder
+
+    node.member = member
+    yield node
+    await node.stop()
+    await engine.close()
+
+
+async def failure(node: ClusterNode) -> str:
+    async with asyncio.timeout(10):
+        while not node.error:  # noqa: ASYNC110 (no event tells)
+            await asyncio.sleep(0.01)
+    return node.error
+
+
+async def test_a_damaged_log_is_told_with_the_way_out(host):
+    folder = host.member("manager")
+    folder.raft.mkdir()
+    (folder.raft / "0000000000000001.wal").write_bytes(b"something else" * 100)
+    await host.start()
+    text = await failure(host)
+    assert "it does not begin as a log of this format" in text
+    assert "remove this node from the cluster, delete the directory and join again" in text
+    assert "restore a backup" in text
+    assert host.local_state == "error"
+    with pytest.raises(Unavailable, match="join again"):
+        host.manager()
+
+
+async def test_a_missing_certificate_is_told(host):
+    folder = host.member("worker")
+    (folder.certificates / "node.key").unlink()
+    await host.start()
+    assert "is missing or incomplete" in await failure(host)
+    with pytest.raises(Unavailable, match="is missing or incomplete"):
+        host.manager()
+
+
+async def test_certificates_that_have_expired_are_told_in_swarms_words(host):
+    host.member("worker", NOW - 20 * HOUR)
+    await host.start()
+    assert await failure(host) == ("Swarm certificates have expired. To replace them, leave the swarm and join again.")
+    assert host.local_state == "error"
+
+
+async def test_valid_ones_are_not(host):
+    host.member("worker")
+    await host.start()
+    assert host.error == "" and host.local_state == "pending"

@@ -35,7 +35,8 @@ options:
     type: path
   archive:
     description:
-      - Path of the archive on the controller, a relative one from where Ansible was started. Needed with O(state=present).
+      - Path of the archive on the controller. Needed with O(state=present). A relative path counts from where Ansible
+        was started.
     type: path
   remote_archive:
     description:

@@ -97,6 +97,17 @@ class ManagerRoutes:
             raise Forbidden(f"node {identity.node_id} is a worker; this is for managers")
         return identity
 
+    def _managers_leader(self, request: web.Request) -> Identity:
+        """Who asks the leader. Its state is current, so a certificate from before a demotion opens nothing here. (Not
+        so for raft's own messages: a follower that lags might shut out the one that its vote is needed for.)
+        """
+        identity = self._manager_only(request)
+        self._lead()
+        node = self._manager.store.view().get(Node, identity.node_id)
+        if node is None or (node.spec.role != "manager" and not node.raft_id):
+            raise Forbidden(f"node {identity.node_id} is no manager any more; this is for managers")
+        return identity
+
     async def _raft(self, request: web.Request) -> web.WebSocketResponse:
         self._manager_only(request)
         member, address = request.query.get("member", ""), request.query.get("address", "")
@@ -118,8 +129,7 @@ class ManagerRoutes:
         return socket
 
     async def _join(self, request: web.Request) -> web.Response:
-        identity = self._manager_only(request)
-        self._lead()
+        identity = self._managers_leader(request)
         asked = _decode_join(await request.read())
         raft = self._manager.raft
         member = raft.membership.get(asked.raft_id)
@@ -136,8 +146,7 @@ class ManagerRoutes:
         return web.json_response({})
 
     async def _move(self, request: web.Request) -> web.Response:
-        identity = self._manager_only(request)
-        self._lead()
+        identity = self._managers_leader(request)
         asked = _decode_join(await request.read())
         raft, node = self._manager.raft, self._manager.store.view().get(Node, identity.node_id)
         member = raft.membership.get(asked.raft_id)
@@ -149,19 +158,16 @@ class ManagerRoutes:
         return web.json_response({})
 
     async def _leave(self, request: web.Request) -> web.Response:
-        identity = self._manager_only(request)
-        self._lead()
+        identity = self._managers_leader(request)
         await self._manager.store.update(lambda tx: _demote(tx, identity.node_id))
         return web.json_response({})
 
     async def _engine(self, request: web.Request) -> web.WebSocketResponse:
-        self._manager_only(request)
-        self._lead()
+        self._managers_leader(request)
         return await self._streams.relay(request, lambda: self._manager.dispatcher)
 
     async def _api(self, request: web.Request) -> web.Response:
-        self._manager_only(request)
-        self._lead()
+        self._managers_leader(request)
         if self._manager.api is None:
             raise ClusterError("this manager does not serve the cluster's API yet")
         return web.Response(body=await self._manager.api(await request.read()), content_type="application/octet-stream")

@@ -305,7 +305,7 @@ class RaftNode:
 
     def deliver(self, data: bytes) -> None:
         """Like `receive`, for callers that are not coroutines."""
-        if self._stopping:
+        if self._stopping or self._writer.full:  # then it is lost, as on the network
             return
         try:
             message = decode_message(data)
@@ -327,7 +327,8 @@ class RaftNode:
         if self._writer.hanging > self.settings.stall and self._core.leadership is not None:
             log.error("a write to the raft log has hung for %.0f s; giving up leadership", self._writer.hanging)
             self._core.become_follower(self._core.term, NOBODY)
-        self.input(self._core.tick)
+        if not self._writer.full:
+            self.input(self._core.tick)
 
     def input(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call the core and carry out what it then asks for. A FatalError stops the node and does not come out here."""

@@ -15,12 +15,13 @@ from .storage import Storage
 from .wal import Batch
 from .worker import Worker
 
+MAX_WAITING = 1024
+"""Readys that may wait. Their content is bounded by what the core lets be proposed and a leader's window lets come;
+their number would rise with every beat while a disk hangs."""
+
 
 class Writer:
-    """`written(readys)` is called when they are on disk, `failed(error)` when a write failed: then there is no other.
-
-    Not more waits than the core lets be proposed, and what a leader's window lets come (see the defaults in core.py).
-    """
+    """`written(readys)` is called when they are on disk, `failed(error)` when a write failed: then no other follows."""
 
     def __init__(
         self,
@@ -40,6 +41,11 @@ class Writer:
     def idle(self) -> bool:
         """Nothing is being written, nothing waits: a Ready without writes needs not queue up."""
         return self._since is None and not self._waiting
+
+    @property
+    def full(self) -> bool:
+        """Too much waits: the member should hear nothing and let no time pass until the disk goes on."""
+        return len(self._waiting) >= MAX_WAITING
 
     @property
     def hanging(self) -> float:

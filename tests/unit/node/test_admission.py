@@ -47,6 +47,7 @@ class Manager:
     folder: object = None
     cluster_id: str = "cluster1"
     external_context: object = None
+    api: object = None
 
     @property
     def cluster(self):
@@ -166,6 +167,29 @@ async def test_a_removed_node_gets_no_session(manager):
         await _open_session(manager, tls.client_context(found.certificate))
     assert refusal.value.status == 403
     assert manager.dispatcher.seen == []
+
+
+async def test_a_managers_certificate_from_before_its_demotion_opens_nothing(manager):
+    found = await request_admission(manager.address, manager.cluster.join_tokens.manager, "active", "host7")
+    found.certificate.save(manager.folder / "m")
+
+    async def ask(path):
+        context = tls.client_context(found.certificate)
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(f"https://{manager.address}{path}", ssl=context) as response,
+        ):
+            return response.status, (await response.json())["message"]
+
+    assert await ask("/v1/api") == (500, "this manager does not serve the cluster's API yet")
+
+    def demote(tx):
+        node = tx.get(Node, found.node_id)
+        tx.update(msgspec.structs.replace(node, spec=msgspec.structs.replace(node.spec, role="worker")))
+
+    await manager.store.update(demote)
+    for path in ("/v1/api", "/v1/raft/join", "/v1/raft/move", "/v1/raft/leave"):
+        assert await ask(path) == (403, f"node {found.node_id} is no manager any more; this is for managers")
 
 
 async def test_garbage_is_answered_with_400(manager):

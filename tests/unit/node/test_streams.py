@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 
 from swarm_agent.model.errors import Unavailable
-from swarm_agent.model.objects import Cluster
+from swarm_agent.model.objects import Cluster, Node
 from swarm_agent.model.session import OpenStream
+from swarm_agent.model.specs import NodeSpec
 from swarm_agent.node import streams
 from swarm_agent.node.management import ManagementServer
 from swarm_agent.node.streams import EngineStreams
@@ -74,7 +75,8 @@ class World:
 async def world(tmp_path):
     world = World(tmp_path)
     cluster = Cluster(id="cluster1", ca_cert=world.root.cert, ca_key=world.root.key)
-    await world.store.update(lambda tx: tx.create(cluster))
+    managers = [Node(id=f"m{number}", spec=NodeSpec(role="manager")) for number in (1, 2, 3)]
+    await world.store.update(lambda tx: [tx.create(obj) for obj in (cluster, *managers)])
     await world.server.start("127.0.0.1", 0, tls.server_context(world.certificate("m1", "manager")))
     world.address = f"127.0.0.1:{world.server.port}"
     yield world

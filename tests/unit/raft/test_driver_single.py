@@ -10,9 +10,11 @@ import pytest
 
 from swarm_agent.model.objects import Service
 from swarm_agent.model.specs import ServiceSpec
+from swarm_agent.raft import writing
 from swarm_agent.raft.driver import RaftNode
 from swarm_agent.raft.errors import DiskFailed, FatalError, LeadershipLost, LogCorrupt, NotLeader
 from swarm_agent.raft.files import OsFiles
+from swarm_agent.raft.messages import Heartbeat, encode_message
 from swarm_agent.raft.settings import Settings
 from swarm_agent.store.snapshot import SnapshotError
 from swarm_agent.store.store import Store
@@ -26,10 +28,11 @@ class Nowhere:
         raise AssertionError("a cluster of one has nobody to talk to")
 
 
-async def start(path, *, member=1, keys=(KEY,), settings=QUICK, **options):
+async def start(path, *, member=1, keys=(KEY,), settings=QUICK, transport=None, **options):
     store = Store()
+    transport = transport or Nowhere()
     node = await RaftNode.start(
-        path, member, keys, store, Nowhere(), rng=random.Random(1), bootstrap="a:2377", settings=settings, **options
+        path, member, keys, store, transport, rng=random.Random(1), bootstrap="a:2377", settings=settings, **options
     )
     store.proposer = node
     return node, store
@@ -259,3 +262,23 @@ async def test_a_leader_whose_disk_hangs_gives_up_and_leads_again_when_it_goes_o
     await leading(node)
     assert store.view().get(Service, "web") is not None  # unknown to its caller, and written after all
     await node.stop()
+
+
+async def test_while_a_disk_hangs_no_more_than_so_much_waits_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "MAX_WAITING", 20)
+    files = HangingFiles(tmp_path / "raft")
+    node, store = await start(files, transport=Deaf())
+    await leading(node)
+    files.go.clear()
+    for round_ in range(500):  # of a leader whose term is not on this disk yet: each answer has to wait for it
+        node.deliver(encode_message(Heartbeat(2, 1, 9, 0, round_)))
+    assert 0 < len(node._writer._waiting) <= 20
+    files.go.set()
+    await leading(node)
+    await create(store, "web")
+    await node.stop()
+
+
+class Deaf:
+    def send(self, member, data):
+        pass

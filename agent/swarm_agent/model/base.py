@@ -35,12 +35,40 @@ def api_name(field: str) -> str:
     return prefix + "".join(_ACRONYMS.get(word, word.capitalize()) for word in field.strip("_").split("_"))
 
 
+_HIDDEN = frozenset(
+    [
+        "ca_key",
+        "next_ca_key",
+        "signing_ca_key",
+        "unlock_key",
+        "gossip_keys",
+        "data",
+        "secret",
+        "token",
+        "join_token",
+        "registry_auth",
+    ]
+)
+
+
+def discreet(obj: msgspec.Struct, hidden: frozenset[str] = _HIDDEN) -> str:
+    """The `repr` of a struct that may hold keys, tokens or secrets, without these: it may end up in a log."""
+    shown = []
+    for field in obj.__struct_fields__:
+        value = getattr(obj, field)
+        shown.append(f"{field}=…" if field in hidden and value else f"{field}={value!r}")
+    return f"{type(obj).__name__}({', '.join(shown)})"
+
+
 class Object(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=api_name, gc=False):
     """Base of every struct that appears in the API or the store.
 
     Immutable and built from the inside out, so it cannot be part of a cycle: the garbage collector need not look at it
     (`gc=False`). With 100,000 stored objects that halves its pauses.
     """
+
+    def __repr__(self) -> str:
+        return discreet(self)
 
 
 def always(factory: Callable[[], Any]) -> Any:

@@ -273,6 +273,9 @@ class JoinTokens(Object, frozen=True):
     worker: str = always(str)
     manager: str = always(str)
 
+    def __repr__(self) -> str:
+        return "JoinTokens(…)"
+
 
 class Cluster(Stored, frozen=True):
     """The one cluster object (API: GET /swarm). Key material is internal and lives only in the managers' store."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
+from .base import discreet
 from .objects import Config, Network, Node, NodeDescription, Secret, Task, TaskStatus
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    pass
+    def __repr__(self) -> str:
+        return discreet(self)
 
 
 # --- node to manager -------------------------------------------------------------------------------------------------

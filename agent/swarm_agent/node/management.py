@@ -28,6 +28,7 @@ from typing import Protocol
 import msgspec
 from aiohttp import WSMsgType, web
 
+from swarm_agent.model.base import discreet
 from swarm_agent.model.errors import ClusterError, Forbidden, InvalidArgument, NoLeader
 from swarm_agent.model.ids import new_id
 from swarm_agent.model.objects import Cluster, Node, NodeDescription, NodeStatus
@@ -54,6 +55,9 @@ class CertificateRequest(msgspec.Struct, frozen=True, kw_only=True):
     csr: str  # PEM
     availability: str = "active"
     hostname: str = ""
+
+    def __repr__(self) -> str:
+        return discreet(self)
 
 
 class CertificateAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -139,7 +139,12 @@ async def test_info_on_a_manager(swarm: Door) -> None:
 async def test_two_managers_are_warned_about(swarm: Door) -> None:
     await swarm.store.update(lambda tx: tx.create(make_node(WORKER, "second", role="manager")))
     (warning,) = (await swarm_of(swarm))["Warnings"]
-    assert warning.startswith("WARNING: Running Swarm in a two-manager configuration.")
+    assert warning == (
+        "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n"
+        "         no fault tolerance, and poses a high risk to lose control over the cluster.\n"
+        "         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n"
+        "         Swarm for fault-tolerance."
+    )
 
 
 async def test_info_on_a_worker(door: Door) -> None:

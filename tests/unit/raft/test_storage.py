@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from swarm_agent.raft.errors import FatalError, LogCorrupt
+from swarm_agent.raft.errors import DiskFailed, FatalError, LogCorrupt
 from swarm_agent.raft.files import OsFiles
 from swarm_agent.raft.messages import Entry, EntryKind, HardState, Member, Membership, SnapshotMeta
 from swarm_agent.raft.sealing import HEAD, MAGIC, record_size
@@ -145,6 +145,16 @@ def test_the_directorys_own_name_is_durable_before_anything_is_written(tmp_path,
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), sync(fd)))
     OsFiles(tmp_path / "raft").close()
     assert synced == [str(tmp_path)]
+
+
+def test_a_full_disk_is_told_with_what_to_do(tmp_path):
+    files = OsFiles(tmp_path / "raft")
+    (tmp_path / "raft" / "0001.wal").symlink_to("/dev/full")
+    file = files.open("0001.wal")
+    with pytest.raises(DiskFailed, match=r"could not write .*/0001\.wal: No space left on device\..*check the disk"):
+        file.write(0, b"x")
+    file.close()
+    files.close()
 
 
 def test_closing_twice_closes_nothing_of_others(tmp_path):

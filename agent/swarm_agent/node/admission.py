@@ -66,7 +66,7 @@ async def request_admission(remote: str, token: str, availability: str, hostname
             hostname=hostname,
         )
     )
-    context = tls.root_only_context(root)
+    context = tls.of_managers(tls.root_only_context(root))
     for _ in range(_MAX_REDIRECTS):
         status, text = await call("POST", remote, "/v1/certificate", context, body)
         if status != 421:
@@ -102,11 +102,12 @@ async def call(
     connect_timeout: float = CONNECT_TIMEOUT,
 ) -> tuple[int, bytes]:
     """One request to a manager: status and body. Raises Unreachable or Unavailable, in gRPC's words."""
+    url, name = f"https://{remote}{path}", tls.MANAGER_NAME if context.check_hostname else None
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=connect_timeout)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.request(method, f"https://{remote}{path}", data=body, ssl=context) as response,
+            session.request(method, url, data=body, ssl=context, server_hostname=name) as response,
         ):
             return response.status, await response.read()
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -126,7 +127,9 @@ def _reason(error: BaseException) -> str:
     """The system's own words for a failed connection, as Go prints them."""
     if isinstance(error, TimeoutError):
         return "i/o timeout"
-    cause = getattr(error, "os_error", None) or error
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(cause, ssl.SSLError):  # an OSError whose number is OpenSSL's
+        return f"authentication handshake failed: {getattr(cause, 'verify_message', '') or cause.reason or cause}"
     if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
         return f"connect: {os.strerror(cause.errno).lower()}"
     return str(error) or type(error).__name__

@@ -44,6 +44,7 @@ class CertificateHolder:
         self._listener: ssl.SSLContext | None = None
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
+        self._leader: ssl.SSLContext | None = None
         self._tls_info: NodeTLSInfo | None = None
         self._until: datetime.datetime | None = None
         self._changing = asyncio.Lock()  # what is written must be what is in use when it is written
@@ -82,6 +83,12 @@ class CertificateHolder:
             self._client = tls.client_context(self._certificate)
         return self._client
 
+    def leader_context(self) -> ssl.SSLContext:
+        """The same for requests, which say all at once: only a manager gets through the handshake."""
+        if self._leader is None:
+            self._leader = tls.of_managers(tls.client_context(self._certificate))
+        return self._leader
+
     def server_context(self) -> ssl.SSLContext:
         """The context of this node's management plane; it follows renewals."""
         if self._listener is None:
@@ -115,6 +122,6 @@ class CertificateHolder:
     async def _replace(self, certificate: NodeCertificate) -> None:
         await asyncio.to_thread(self.keys.save_certificate, certificate)
         self._certificate = certificate
-        self._client = self._tls_info = self._until = None
+        self._client = self._leader = self._tls_info = self._until = None
         if self._listener is not None:
             self._server = tls.server_context(certificate)

@@ -64,7 +64,7 @@ class LeaderClient:
             await asyncio.sleep(RETRY)
 
     async def _ask(self, address: str, path: str, body: bytes) -> bytes:
-        context = self._holder.client_context()
+        context = self._holder.leader_context()
         status, answer = await call("POST", address, path, context, body, connect_timeout=CONNECT_TIMEOUT)
         if status != 200:
             raise RemoteError(status, message_of(answer))

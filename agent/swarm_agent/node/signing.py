@@ -103,6 +103,9 @@ def check_external(cert: str, root: str, csr: str, identity: Identity) -> str:
         raise SigningFailed(f"its answer cannot be used: {error}") from None
     if not authority.is_request_of(csr, leaf):
         raise SigningFailed("it signed another key than it was asked to")
+    unit = ROLE_UNITS[identity.role]
+    if not authority.has_name(leaf, unit):  # who asks a manager knows it by that
+        raise SigningFailed(f"it left out the host name {unit} that it was asked for")
     if not authority.trusted(cert, root):
         raise SigningFailed("its certificate is not signed by the cluster's root")
     return "".join(authority.certificates_in(cert))

@@ -211,6 +211,16 @@ def is_request_of(csr_pem: str, cert_pem: str) -> bool:
     return x509.load_pem_x509_csr(csr_pem.encode()).public_key() == cert.public_key()
 
 
+def has_name(cert_pem: str, name: str) -> bool:
+    """True when the certificate is good for the DNS name."""
+    cert = x509.load_pem_x509_certificate(cert_pem.encode())
+    try:
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    return name in names.get_values_for_type(x509.DNSName)
+
+
 def same_key(cert_pem: str, other_pem: str) -> bool:
     """True when two certificates are for the same key."""
     return issuer_info(cert_pem)[1] == issuer_info(other_pem)[1]

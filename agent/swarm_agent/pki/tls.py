@@ -1,7 +1,7 @@
 """TLS contexts of the management plane: mutual TLS with the cluster's root, at least 1.2.
 
 Peers are known by node id and role in the certificate, not by host name: hosts have many names and addresses. So host
-name checks are off and the code above asks `identity_of_der` for whom it talks to.
+name checks are off and the code above asks `identity_of_der` for whom it talks to; requests ask for a manager by name.
 
 OpenSSL wants certificate and key as files. They are handed over in memory (memfd), because on disk the key may be
 locked, and must then not lie beside its lock in the clear.
@@ -13,6 +13,7 @@ import os
 import ssl
 from asyncio import sslproto
 
+from .authority import ROLE_UNITS
 from .files import NodeCertificate
 
 # asyncio sets 256 KiB aside for what it reads of each TLS connection, and a leader has a connection to every node.
@@ -41,6 +42,18 @@ def client_context(certificate: NodeCertificate) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     load_into(context, certificate)
+    return context
+
+
+MANAGER_NAME = ROLE_UNITS["manager"]
+"""The DNS name that every manager's certificate has, and no worker's."""
+
+
+def of_managers(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The context, for connections with `server_hostname=MANAGER_NAME`: a worker, whose certificate is of the same
+    root, cannot pose as a manager and be told tokens and secrets.
+    """
+    context.check_hostname = True
     return context
 
 

@@ -5,6 +5,8 @@ import datetime
 import random
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from msgspec.structs import replace
 
 from swarm_agent.manager.control import roots
@@ -196,6 +198,21 @@ def test_the_only_external_authority_cannot_be_taken_away(old):
         roots.with_root_of(alone, CAConfig(), NOW)
 
 
+def nameless(root: Authority, csr: str) -> str:
+    """What an authority signs that copies the subject and forgets the host names."""
+    cert = x509.load_pem_x509_certificate(root.issue(csr, IDENTITY, NOW, YEAR).encode())
+    issuer = serialization.load_pem_private_key(root.key.encode(), None)
+    builder = x509.CertificateBuilder(
+        cert.issuer,
+        cert.subject,
+        cert.public_key(),
+        cert.serial_number,
+        cert.not_valid_before_utc,
+        cert.not_valid_after_utc,
+    )
+    return builder.sign(issuer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
 def test_what_an_external_authority_answers_is_checked(old, new):
     key = authority.new_key()
     csr = authority.new_signing_request(key)
@@ -206,6 +223,7 @@ def test_what_an_external_authority_answers_is_checked(old, new):
         (old.issue(csr, IDENTITY, NOW, YEAR), "not signed by the cluster's root"),
         (_member(new, "").cert, "another key"),
         ("nonsense", "cannot be used"),
+        (nameless(new, csr), "left out the host name swarm-"),
     ]:
         with pytest.raises(signing.SigningFailed, match=text):
             signing.check_external(bad, new.cert, csr, IDENTITY)

@@ -14,7 +14,11 @@ from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
 from swarm_agent.model.objects import Cluster, JoinTokens, Node
 from swarm_agent.model.specs import CAConfig, SwarmSpec
 from swarm_agent.node.admission import request_admission
+from swarm_agent.node.certificates import CertificateHolder
+from swarm_agent.node.keys import NodeKeys
+from swarm_agent.node.leader_client import LeaderClient
 from swarm_agent.node.management import ManagementServer
+from swarm_agent.node.state import StateFolder
 from swarm_agent.pki import authority, tls, tokens
 from swarm_agent.pki.authority import Authority, Identity
 from swarm_agent.pki.files import NodeCertificate
@@ -146,6 +150,34 @@ async def test_a_members_session_reaches_the_dispatcher_under_its_own_id(manager
     found.certificate.save(manager.folder / "w")
     assert await _open_session(manager, tls.client_context(found.certificate)) == b"hello"
     assert manager.dispatcher.seen == [found.node_id]
+
+
+async def test_a_worker_cannot_pose_as_a_manager(manager):
+    """Its certificate is of the same root. It must be told neither the token nor what a member asks of the leader."""
+    key = authority.new_key()
+    request = authority.new_signing_request(key)
+    cert = manager.root.issue(request, Identity("w1", "worker", "cluster1"), NOW, datetime.timedelta(days=1))
+    worker = NodeCertificate(manager.root.cert, cert, key)
+    said = []
+
+    async def pose(reader, writer):
+        while line := await reader.readline():
+            said.append(line)
+            if line == b"\r\n" and b"GET /v1/root" in said[0]:
+                root = manager.root.cert.encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(root) + root)
+                break
+        writer.close()
+
+    server = await asyncio.start_server(pose, "127.0.0.1", 0, ssl=tls.server_context(worker))
+    async with server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(Unavailable, match="swarm-manager"):
+            await request_admission(address, manager.cluster.join_tokens.manager, "active", "host7")
+        holder = CertificateHolder(worker, NodeKeys(StateFolder(manager.folder)))
+        with pytest.raises(Unavailable, match="swarm-manager"):
+            await LeaderClient(holder, lambda: [address]).post("/v1/api", b"a secret", patience=0)
+    assert said[0].startswith(b"GET /v1/root") and not any(b"POST" in line for line in said)
 
 
 async def test_nobody_without_a_certificate_gets_a_session(manager):

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from swarm_agent.manager.control import cluster, networks, nodes, secrets
+from swarm_agent.model import times
 from swarm_agent.model.errors import (
     AlreadyExists,
     BadRequest,
@@ -136,6 +137,14 @@ async def test_removal_of_nodes(store: Store) -> None:
     view = store.view()
     assert [item.id for item in view.all(Node)] == ["m"]
     assert set(view.all(Cluster)[0].blacklisted) == {"up", "down"}
+
+
+async def test_a_removed_node_is_refused_as_long_as_its_certificate_could_live(store: Store) -> None:
+    hour = SwarmSpec(ca_config=CAConfig(node_cert_expiry=3600 * 10**9))  # it was 90 days when the node joined
+    await put(store, Cluster(id="c", spec=hour), node("n1", state="down"))
+    await store.update(lambda tx: nodes.remove_node(tx, "n1"))
+    until = times.parse_rfc3339(store.view().all(Cluster)[0].blacklisted["n1"])
+    assert until >= times.parse_rfc3339(times.now()) + 89 * 24 * 3600 * times.SECOND
 
 
 async def test_a_removed_node_leaves_no_task_behind_that_seems_to_run(store: Store) -> None:

@@ -89,5 +89,6 @@ def _blacklist(cluster: Cluster, node_id: str, now: str) -> dict[str, str]:
         for id_, until in cluster.blacklisted.items()
         if times.parse_rfc3339(until) + CERTIFICATE_GRACE > present
     }
-    expiry = cluster.spec.ca_config.node_cert_expiry or 90 * 24 * 3600 * times.SECOND
+    # Its certificate may be from when they lived longer.
+    expiry = max(cluster.spec.ca_config.node_cert_expiry, 90 * 24 * 3600 * times.SECOND)
     return {**kept, node_id: times.rfc3339(present + expiry)}

@@ -10,7 +10,7 @@ ROUNDS ?= 3
 MINUTES ?= 30
 FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help sanity test-vm molecule
+.PHONY: up down status test lint test-unit test-lab test-beside test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth clean help sanity test-vm molecule
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -53,6 +53,9 @@ reference: $(VENV)/.made ## docs/modules.md anew, from the modules' documentatio
 
 test-operations: $(VENV)/.made ## minutes: playbooks for operators and all modules on three real hosts
 	$(BIN)/pytest -q tests/operations
+
+test-beside: $(VENV)/.made ## a quarter of an hour: every command of the docker CLI, here and on a real Docker Swarm of the same hosts
+	$(BIN)/pytest -q tests/beside
 
 sanity: $(VENV)/.made ## what ansible-test says of the collection, and its own way of running unit tests
 	tests/ansible-test sanity

@@ -122,6 +122,14 @@ left=$(docker -H unix:///run/docker.sock ps -aq)
 docker -H unix:///run/docker.sock network prune -f > /dev/null
 """
 
+SPACES = """
+for space in /run/docker/netns/*-*; do
+    [ ! -e "$space" ] || { umount "$space"; rm -f "$space"; }
+done
+"""
+"""Namespaces of overlays that Swarm's engine forgot, when its clusters came and went: as long as one is there, nobody
+else can have its VXLAN id. They end with the engine's process, which holds them too."""
+
 
 def switch(lab: Lab, system: System) -> None:
     """Stop the other system and start this one, on hosts that are in no cluster."""
@@ -130,7 +138,8 @@ def switch(lab: Lab, system: System) -> None:
     verb = "enable --now" if system is OURS else "disable --now"
     in_all(
         lab,
-        f"""
+        SPACES
+        + f"""
         [ -e {DAEMON_JSON}.kept ] || cp {DAEMON_JSON} {DAEMON_JSON}.kept
         systemctl {verb} -q swarm-agent
         if [ "$(cat {DAEMON_JSON})" != '{options}' ]; then
@@ -168,7 +177,8 @@ def restore(lab: Lab) -> None:
     """Give the hosts back as they were found."""
     in_all(
         lab,
-        f"""
+        SPACES
+        + f"""
         [ ! -e {DAEMON_JSON}.kept ] || {{ mv {DAEMON_JSON}.kept {DAEMON_JSON}; systemctl reset-failed docker; \
             systemctl restart docker; }}
         systemctl enable --now -q swarm-agent

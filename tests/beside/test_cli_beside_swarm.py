@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench import systems
-from tests.compat import story
-from tests.compat.cli_story import CHAPTERS, FILES
+from tests.beside import story
+from tests.beside.cli_story import CHAPTERS, FILES
 from tests.lab.clusterkit import outside
 from tests.lab.labkit import Lab
 

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.beside.story import differences
 from tests.unit.api.kit import http_engine, open_door
 from tests.unit.api.swarm_story import STORY, Step
 
@@ -61,22 +62,6 @@ def normal(value: Any, key: str = "") -> Any:
         value = re.sub(r"\b[a-z0-9]{24,25}\b", "ID", value)
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", value)
     return "VERSION" if key == "Index" else value
-
-
-def differences(real: Any, ours: Any, at: str = "") -> Iterator[str]:
-    """Paths at which two documents differ, with both values."""
-    if isinstance(real, dict) and isinstance(ours, dict):
-        for name in sorted({*real, *ours}):
-            if name in real and name in ours:
-                yield from differences(real[name], ours[name], f"{at}.{name}")
-            else:
-                side = "real" if name in real else "ours"
-                yield f"{at}.{name}: only {side} {json.dumps((real if side == 'real' else ours)[name])}"
-    elif isinstance(real, list) and isinstance(ours, list) and len(real) == len(ours):
-        for number, pair in enumerate(zip(real, ours, strict=True)):
-            yield from differences(*pair, f"{at}[{number}]")
-    elif real != ours:
-        yield f"{at}: real {json.dumps(real)} ours {json.dumps(ours)}"
 
 
 def is_accepted(call: str, difference: str) -> bool:

@@ -38,6 +38,9 @@ log = logging.getLogger("swarm_agent")
 FATAL_PATIENCE = 15.0
 """Seconds for an orderly stop after something that must not fail did."""
 
+STOP_PATIENCE = 30.0
+"""Seconds for any other orderly stop; a restart of the agent must not wait for a part that hangs."""
+
 
 def notify(message: str) -> None:
     """Tell systemd (sd_notify): a datagram to $NOTIFY_SOCKET; nothing without it."""
@@ -58,6 +61,14 @@ def give_up_after(seconds: float, code: int) -> None:
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()
+
+
+def tell_who_is_late() -> None:
+    """Log what an orderly stop waits for, so that it can be mended."""
+    for task in asyncio.all_tasks():
+        frames = task.get_stack(limit=1)
+        where = f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else "-"
+        log.error("still at work: %s at %s", task.get_name(), where)
 
 
 def serve_forwarded(manager: ManagerRole) -> ApiHandler:
@@ -111,8 +122,9 @@ async def run(settings: Settings) -> int:
     notify("READY=1")
     log.info("serving %s", settings.socket)
     code = await ended
-    if code:
-        give_up_after(FATAL_PATIENCE, code)
+    patience = FATAL_PATIENCE if code else STOP_PATIENCE
+    loop.call_later(patience - 1, tell_who_is_late)
+    give_up_after(patience, code)
     notify("STOPPING=1")
     if metrics is not None:
         await metrics.stop()

@@ -308,7 +308,8 @@ class ClusterNode:
         await manager.raft_leads(READY_TIMEOUT)
         await manager.store.update(lambda tx: [tx.create(obj) for obj in (first.cluster, first.node, first.ingress)])
         await membership.start()
-        await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)
+        async with asyncio.timeout(READY_TIMEOUT):
+            await membership.welcomed.wait()
 
     async def _force_new_cluster(self) -> str:
         """Make this manager the only one of its cluster, with all state that it has. The way out of a lost quorum."""
@@ -410,7 +411,8 @@ class ClusterNode:
             await membership.join_raft()
         await membership.start()
         try:
-            await asyncio.wait_for(membership.welcomed.wait(), READY_TIMEOUT)
+            async with asyncio.timeout(READY_TIMEOUT):
+                await membership.welcomed.wait()
         except TimeoutError:
             raise Unavailable(JOIN_TIMEOUT_TEXT) from None
 

@@ -244,7 +244,8 @@ class ManagerRole:
 
         deaf = self.raft.on_membership(changed)
         try:
-            await asyncio.wait_for(gone, timeout)
+            async with asyncio.timeout(timeout):
+                await gone
         finally:
             deaf()
 
@@ -255,7 +256,8 @@ class ManagerRole:
             lambda is_leader: None if leads.done() or not is_leader else leads.set_result(None)
         )
         try:
-            await asyncio.wait_for(leads, timeout)
+            async with asyncio.timeout(timeout):
+                await leads
         finally:
             deaf()
 

@@ -259,7 +259,8 @@ class RaftNode:
             future = self._waiting.for_read(id_)
             try:
                 self.input(self._core.read, id_)
-                index = await asyncio.wait_for(future, min(left, retry))
+                async with asyncio.timeout(min(left, retry)):
+                    index = await future
                 await self._wait_applied(index, deadline)
                 return
             except NotLeader:
@@ -281,7 +282,8 @@ class RaftNode:
     async def _wait_applied(self, index: int, deadline: float) -> None:
         if self._core.log.applied >= index:
             return
-        await asyncio.wait_for(self._waiting.for_index(index), max(0.0, deadline - self._loop.time()))
+        async with asyncio.timeout(max(0.0, deadline - self._loop.time())):
+            await self._waiting.for_index(index)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -483,7 +485,8 @@ class RaftNode:
         """Return at the next tick or change of leader, at the latest after some seconds."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), max(0.0, seconds))
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._changed.wait()
 
     def _die(self, error: FatalError) -> None:
         if self.error is not None:

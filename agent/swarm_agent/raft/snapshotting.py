@@ -220,7 +220,8 @@ class SnapshotWork:
                     return
                 self._part_came.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._part_came.wait(), IDLE)
+                    async with asyncio.timeout(IDLE):
+                        await self._part_came.wait()
                 if not self._parts:
                     return
         finally:

@@ -8,9 +8,10 @@ again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,24 @@ def save(path: Path, state: SavedState) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(state))
     fresh.replace(path)
+
+
+class StateFile:
+    """The file of a running worker. A thread that writes it goes on when whoever waits for it is cancelled, so the next
+    write waits for that thread: two of them would take each other's temporary file, or leave the older state.
+    """
+
+    def __init__(self, path: Path, write: Callable[[Path, SavedState], None] = save) -> None:
+        self._path = path
+        self._write = write
+        self._writing: asyncio.Future[None] | None = None
+
+    async def save(self, state: SavedState) -> None:
+        """Replace the file, after a write that is under way. One caller at a time. Raises OSError."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._path, state))
+        await asyncio.shield(self._writing)
 
 
 def load(path: Path, node_id: str) -> SavedState | None:

@@ -77,6 +77,7 @@ class Worker:
         self._node_id = node_id
         self._report = report
         self._path = state_dir / STATE_FILE
+        self._file = statefile.StateFile(self._path)
         self._host = Host(
             engine=engine,
             networks=networks,
@@ -122,7 +123,8 @@ class Worker:
         self._saver = asyncio.create_task(self._save_loop(), name="worker state file")
         self._follower = asyncio.create_task(self._follow(), name="engine events")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._first_look.wait(), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                await self._first_look.wait()
 
     async def stop(self) -> None:
         """Stop working; containers run on."""
@@ -134,7 +136,7 @@ class Worker:
         await self._host.puller.close()
         self._running.clear()
         if self._saver is not None:
-            await asyncio.to_thread(statefile.save, self._path, self._state())
+            await self._file.save(self._state())
         self._follower = self._saver = None
 
     async def remove_all(self) -> None:
@@ -402,6 +404,6 @@ class Worker:
             await asyncio.sleep(SAVE_DELAY)  # gather what belongs together; nobody waits for the file
             self._save_wanted.clear()
             try:
-                await asyncio.to_thread(statefile.save, self._path, self._state())
+                await self._file.save(self._state())
             except OSError as error:
                 log.error("%s cannot be written: %s; tried again with the next change", self._path, error)

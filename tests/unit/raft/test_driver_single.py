@@ -282,3 +282,20 @@ async def test_while_a_disk_hangs_no_more_than_so_much_waits_for_it(tmp_path, mo
 class Deaf:
     def send(self, member, data):
         pass
+
+
+async def test_who_waits_for_a_change_is_cancelled_also_when_the_change_comes_at_that_moment(tmp_path):
+    """A loop that misses its cancellation goes on for ever, and who stops it waits for it."""
+    node, _ = await start(tmp_path / "raft", settings=Settings(tick=60.0))
+    await leading(node)
+
+    async def follow():
+        while True:
+            await node.changed(60)
+
+    follower = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    node.on_leadership(lambda leads: leads or follower.cancel())
+    await node.stop()
+    await asyncio.wait([follower], timeout=2)
+    assert follower.cancelled()

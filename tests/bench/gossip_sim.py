@@ -34,6 +34,8 @@ from tests.sim.gossip_world import World  # noqa: E402
 MEMBERLIST = Config(
     probe_interval=1.0,
     probe_timeout=0.5,
+    skip_heard=0.0,
+    suspicion_least=4,
     suspicion_mult=4,
     confirmations=2,
     gossip_interval=0.2,

@@ -4,7 +4,7 @@ Only a member itself raises its incarnation; what a node stores of it only grows
 without a farewell; queues and scores stay in bounds; a stored row is one that its owner wrote.
 
 A node with few members is looked at whole. In a large world that would cost more than the protocol: there, the members
-that the event touched are looked at, and all of them every FULL_EACH events.
+that the event touched are looked at, and all that this node ever touched every FULL_EACH events.
 """
 
 from __future__ import annotations
@@ -16,11 +16,19 @@ from swarm_agent.gossip.core import Core
 from swarm_agent.gossip.members import Peer
 from swarm_agent.gossip.types import State
 
+from .gossip_shared import SharedMembers
+
 if TYPE_CHECKING:
     from .gossip_world import Node, World
 
 FEW = 24
 FULL_EACH = 512
+
+
+def own_records(node: Node) -> Iterable[Peer]:
+    """What the node knows of others, apart from what is still as it was given to all at the start."""
+    members = node.core.kernel.members
+    return members.changed() if isinstance(members, SharedMembers) else members
 
 
 class Touched:
@@ -62,9 +70,9 @@ def check(world: World, node: Node) -> None:
     assert 0 <= kernel.awareness.score < world.config.awareness_max
     touched = node.touched
     touched.events += 1
-    whole = len(kernel.members) <= FEW or touched.events % FULL_EACH == 0
+    whole = kernel.members.live_count <= FEW or touched.events % FULL_EACH == 0
     ids, touched.ids = touched.ids, set()
-    peers: Iterable[Peer | None] = kernel.members if whole else [kernel.members.get(id) for id in ids]
+    peers: Iterable[Peer | None] = own_records(node) if whole else [kernel.members.get(id) for id in ids]
     for peer in peers:
         if peer is not None:
             _check_peer(world, node, peer)

@@ -57,6 +57,8 @@ class Core:
         self.prober = Prober(self.kernel, self._probe_failed)
         self.sync = AntiEntropy(self.kernel, self.membership, self.rows)
         self.seeds: tuple[Address, ...] = ()
+        self._seed_peers: dict[Address, str] = {}  # who was last seen there
+        self._calling = False  # dead members are called one by one
         self._guard = ReplayGuard()
         membership = self.membership
         membership.on_visibility = self.rows.member_changed
@@ -66,6 +68,7 @@ class Core:
         membership.on_unknown = self.sync.unknown
         membership.on_last_check = lambda peer: self.prober.call(peer, True)
         membership.on_suspect = self.prober.prefer
+        membership.on_death = self._death
         # (message, sender's id, its address). Stream-only messages are handled in serve() and stream_reply().
         self._handlers: dict[type, Callable[..., None]] = {
             m.Ping: self._on_ping,
@@ -92,7 +95,6 @@ class Core:
         kernel.timers.wake(now)
         self.prober.start()
         self.sync.start()
-        kernel.timers.after(kernel.config.reconnect_interval, self._reconnect)
         kernel.timers.after(kernel.config.seed_interval, self._call_seed)
         kernel.timers.after(HOUSEKEEPING, self._housekeeping)
         self.membership.announce()
@@ -276,33 +278,48 @@ class Core:
 
     # -- housekeeping
 
+    def _death(self) -> None:
+        if not self._calling:
+            self._calling = True
+            self.kernel.timers.after(self.kernel.config.reconnect_interval, self._reconnect)
+
     def _reconnect(self) -> None:
         """Call one dead member, so that a split heals from both sides however long it lasted."""
         kernel = self.kernel
-        if kernel.leaving:
-            return
-        dead = [peer for peer in kernel.members if peer.state == State.DEAD]
-        if dead:
+        dead = [peer for peer in kernel.members.gone() if peer.state == State.DEAD]
+        self._calling = bool(dead) and not kernel.leaving
+        if self._calling:
             self.prober.call(kernel.rng.choice(dead), False)
-        kernel.timers.after(kernel.config.reconnect_interval, self._reconnect)
+            kernel.timers.after(kernel.config.reconnect_interval, self._reconnect)
 
     def _call_seed(self) -> None:
         kernel = self.kernel
         if kernel.leaving:
             return
-        here = {peer.address for peer in kernel.members.live()} | {(kernel.me.host, kernel.me.port)}
-        absent = [seed for seed in self.seeds if seed not in here]
+        absent = [seed for seed in self.seeds if not self._is_here(seed)]
         if absent:
             self.sync.begin(kernel.rng.choice(absent))
         kernel.timers.after(kernel.config.seed_interval, self._call_seed)
+
+    def _is_here(self, seed: Address) -> bool:
+        """Whether a live member has that address; a walk over all only when it is not who it was the last time."""
+        kernel = self.kernel
+        if seed == (kernel.me.host, kernel.me.port):
+            return True
+        peer = self._live(self._seed_peers.get(seed, ""))
+        if peer is None or peer.address != seed:
+            peer = kernel.members.at(seed)
+            if peer is not None:
+                self._seed_peers = {**{s: id for s, id in self._seed_peers.items() if s in self.seeds}, seed: peer.id}
+        return peer is not None
 
     def _housekeeping(self) -> None:
         kernel = self.kernel
         config = kernel.config
         now = kernel.timers.now
-        for peer in list(kernel.members):
+        for peer in kernel.members.gone():
             keep = config.left_retention if peer.state == State.LEFT else config.dead_retention
-            if not peer.live and now - peer.since > keep:
+            if now - peer.since > keep:
                 kernel.members.remove(peer.id)
                 self.rows.forget(peer.id)
         for owner in self.rows.orphans():

@@ -90,6 +90,7 @@ class GossipNode:
         self._streams = StreamServer(self._label, self._ring, self._serve, self._count)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._row_callbacks: list[Callable[[], None]] = []
         self._member_callbacks: list[MemberCallback] = []
@@ -368,9 +369,12 @@ class GossipNode:
             loop.call_soon(self._notify)
         deadline = core.next_deadline()
         if self._timer is not None:
+            if deadline == self._timer_at:
+                return
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
+            self._timer_at = deadline
             self._timer = loop.call_later(max(0.0, deadline - self._clock()), self._on_timer)
 
     def _send(self, to: Address, data: bytes) -> None:

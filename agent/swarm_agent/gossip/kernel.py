@@ -65,6 +65,8 @@ class Kernel:
         self._last_regular = now - 1.0
         self._announce = False
         self._seq = rng.getrandbits(32)
+        self._header: tuple[tuple[int, int, int, int], bytes] = ((-1, 0, 0, 0), b"")  # what it says, encoded
+        self._limit = (-1, 0)  # live members, sends per fact
 
     # -- identity and versions
 
@@ -78,12 +80,18 @@ class Kernel:
 
     def header(self) -> bytes:
         me = self.me
-        return m.begin(m.Header(me.id, me.incarnation, me.epoch, self.row_sequence, self.digest.value))
+        said = (me.incarnation, me.epoch, self.row_sequence, self.digest.value)
+        if self._header[0] != said:
+            self._header = (said, m.begin(m.Header(me.id, *said)))
+        return self._header[1]
 
     @property
     def limit(self) -> int:
         """Sends per fact at the present size."""
-        return sends(self.members.live_count, self.config.spread_margin, self.config.sends_per_peer)
+        count = self.members.live_count
+        if self._limit[0] != count:
+            self._limit = (count, sends(count, self.config.spread_margin, self.config.sends_per_peer))
+        return self._limit[1]
 
     # -- out
 
@@ -113,7 +121,7 @@ class Kernel:
                 body, left = [], budget
             body.append(message)
             left -= cost
-        if peer is not None and not facts and len(body) < 64:
+        if peer is not None and not facts and len(body) < 64 and self.queue:
             body += self.queue.fill(peer.id, left, self.limit)[: m.MAX_MESSAGES - len(body)]
         self._seal(to, m.pack(start, body))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 
 from .suspicion import Suspicion
 from .timers import Timer
@@ -28,8 +28,8 @@ class Peer:
     """
 
     __slots__ = (
-        "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "port", "since", "stall",
-        "state", "suspicion", "timer", "told", "turn",
+        "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "place", "port", "since",
+        "stall", "state", "suspicion", "timer", "told", "turn",
     )  # fmt: skip
 
     def __init__(self, id: str, host: str, port: int, incarnation: int, epoch: int, meta: bytes, now: float) -> None:
@@ -45,7 +45,8 @@ class Peer:
         self.since = now
         self.heard = -1e9  # when it last spoke to us itself
         self.told = -1e9  # when we last corrected it
-        self.turn = 0  # the pass of probes in which its turn is still to come
+        self.place = -1  # in the list of the live; -1: not there
+        self.turn = 0  # the last pass of probes in which its turn came; negative: the one in which it died before that
         self.flaps = 0.0  # wrong accusations lately, as of `flapped`
         self.flapped = now
         self.suspicion: Suspicion | None = None
@@ -91,11 +92,6 @@ class Digest:
         self.value = (self.value - old + part) & _MASK
         return True
 
-    def copy(self, other: Digest) -> None:
-        """Stand for what the other stands for."""
-        self._parts = dict(other._parts)
-        self.value = other.value
-
     def drop(self, id: str) -> bool:
         old = self._parts.pop(id, None)
         if old is None:
@@ -105,13 +101,16 @@ class Digest:
 
 
 class Members:
-    """All peers by id, the live ones also in a list for cheap random picks, and the order in which they are probed."""
+    """All peers by id, the live ones also in a list for cheap random picks, and the order in which they are probed.
+
+    Nothing here walks over all members: what happens often must not grow with the cluster.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._peers: dict[str, Peer] = {}
         self._live: list[str] = []
-        self._place: dict[str, int] = {}
+        self._gone: dict[str, None] = {}  # not live: dead or left
         self._order: list[str] = []
         self._next = 0
         self._pass = 1
@@ -121,6 +120,9 @@ class Members:
 
     def __len__(self) -> int:
         return len(self._peers)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._peers
 
     def get(self, id: str) -> Peer | None:
         return self._peers.get(id)
@@ -133,16 +135,20 @@ class Members:
     def live(self) -> Iterator[Peer]:
         return (self._peers[id] for id in self._live)
 
+    def gone(self) -> list[Peer]:
+        """The dead and those that left, the longest gone first."""
+        return [self._peers[id] for id in self._gone]
+
+    def at(self, address: Address) -> Peer | None:
+        """The live member with that address. Walks over all."""
+        return next((peer for peer in self.live() if peer.address == address), None)
+
     def add(self, peer: Peer) -> None:
         self._peers[peer.id] = peer
         if peer.live:
             self._enlist(peer)
-
-    def fill(self, peers: Sequence[Peer]) -> None:
-        """Many live members at once, into an empty list."""
-        self._peers = {peer.id: peer for peer in peers}
-        self._live = list(self._peers)
-        self._place = {id: place for place, id in enumerate(self._live)}
+        else:
+            self._gone[peer.id] = None
 
     def set_state(self, peer: Peer, state: State, now: float) -> State:
         """Returns the old state."""
@@ -150,16 +156,17 @@ class Members:
         peer.state = state
         if old != state:
             peer.since = now
-        if state.live and peer.id not in self._place:
+        if state.live and peer.place < 0:
             self._enlist(peer)
-        elif not state.live and peer.id in self._place:
-            self._delist(peer.id)
+        elif not state.live and peer.place >= 0:
+            self._delist(peer)
         return old
 
     def remove(self, id: str) -> None:
-        if id in self._place:
-            self._delist(id)
-        del self._peers[id]
+        peer = self._peers.pop(id)
+        if peer.place >= 0:
+            self._delist(peer)
+        self._gone.pop(id, None)
 
     def pick(self, count: int, exclude: Container[str] = ()) -> list[Peer]:
         """Up to `count` different live peers, uniformly; always that many when there are enough (no rejection
@@ -178,38 +185,41 @@ class Members:
         return [self._peers[id] for id in chosen]
 
     def next_target(self) -> Peer | None:
-        """Round robin over a shuffled list: each live member once per pass, so none waits longer than two passes."""
-        for _ in range(len(self._order) + 1):
-            if self._next >= len(self._order):
-                self._order = list(self._live)
-                self._rng.shuffle(self._order)
+        """Round robin over a list that is shuffled as it is used up: each live member once per pass, so none waits
+        longer than two passes.
+        """
+        order = self._order
+        for _ in range(len(order) + 1):
+            if self._next >= len(order):
+                order = self._order = list(self._live)
                 self._next = 0
                 self._pass += 1
-                if not self._order:
+                if not order:
                     return None
-                for id in self._order:
-                    self._peers[id].turn = self._pass
-            id = self._order[self._next]
+            chosen = self._next + int(self._rng.random() * (len(order) - self._next))
+            id = order[chosen]
+            order[chosen] = order[self._next]
             self._next += 1
             peer = self._peers.get(id)
             if peer is not None:
-                peer.turn = 0
-                if peer.live:
+                peer.turn = self._pass
+                if peer.place >= 0:
                     return peer
         return None
 
     def _enlist(self, peer: Peer) -> None:
-        self._place[peer.id] = len(self._live)
+        self._gone.pop(peer.id, None)
+        peer.place = len(self._live)
         self._live.append(peer.id)
-        if peer.turn == self._pass:
-            return  # died and came back within this pass
-        peer.turn = self._pass
-        # A newcomer joins the current pass at a random place, so that joins do not bunch at its end.
-        self._order.insert(self._rng.randint(self._next, len(self._order)), peer.id)
+        if peer.turn != -self._pass:  # else it died and came back while its turn in this pass was still to come
+            self._order.append(peer.id)
 
-    def _delist(self, id: str) -> None:
-        place = self._place.pop(id)
+    def _delist(self, peer: Peer) -> None:
+        self._gone[peer.id] = None
+        if peer.turn != self._pass:
+            peer.turn = -self._pass
+        place, peer.place = peer.place, -1
         last = self._live.pop()
-        if last != id:
+        if last != peer.id:
             self._live[place] = last
-            self._place[last] = place
+            self._peers[last].place = place

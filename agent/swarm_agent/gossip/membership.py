@@ -44,6 +44,7 @@ class Membership:
         self.on_unknown: Callable[[str], None] = lambda sender: None  # sender knows somebody that we do not
         self.on_last_check: Callable[[Peer], None] = lambda peer: None  # ask the suspect directly, now
         self.on_suspect: Callable[[Peer], None] = lambda peer: None  # a suspicion began
+        self.on_death: Callable[[], None] = lambda: None  # a dead member is known now
         self._announced = -1e9
         self._stall_over: Timer | None = None
 
@@ -108,7 +109,7 @@ class Membership:
         old = peer.state
         peer.incarnation = incarnation
         size = kernel.members.live_count
-        low = minimum(kernel.config.suspicion_mult, size, kernel.config.probe_interval)
+        low = minimum(kernel.config, size)
         low *= (1 + kernel.awareness.score / 2) * (1 + peer.flapping(now, kernel.config.flap_memory))
         wanted = kernel.config.confirmations if size - 2 >= kernel.config.confirmations else 0
         self._end_suspicion(peer)
@@ -160,6 +161,8 @@ class Membership:
         peer.incarnation = max(incarnation, fact.incarnation)
         peer.state = state
         kernel.members.add(peer)
+        if state == State.DEAD:
+            self.on_death()
         kernel.effects.append(MemberChanged(peer.public(), None))
 
     # -- what we hear of ourselves
@@ -365,6 +368,7 @@ class Membership:
         self._spread(m.Dead(peer.id, incarnation, by))
         if state == State.DEAD:
             kernel.counters["deaths"] += 1
+            self.on_death()
             kernel.tell(peer, m.Dead(peer.id, incarnation, by))  # should it live, it can say so at once
         self._changed(peer, old)
 

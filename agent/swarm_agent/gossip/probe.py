@@ -17,7 +17,9 @@ from . import messages as m
 from .kernel import Kernel
 from .members import Peer
 from .timers import Timer
-from .types import Address, StreamKind
+from .types import Address, State, StreamKind
+
+MAX_SKIPS = 8  # members passed over in one round
 
 
 class Round:
@@ -73,10 +75,25 @@ class Prober:
             urgent = kernel.members.get(self._urgent.pop(0))
             if urgent is not None and urgent.live:
                 target = urgent
-        target = target or kernel.members.next_target()
+        target = target or self._next_due()
         if target is not None:
             self._begin(target)
         kernel.timers.after(kernel.awareness.scale(kernel.config.probe_interval), self._next)
+
+    def _next_due(self) -> Peer | None:
+        """The next in turn of whom we do not know already that it lives, as it has just spoken to us. A node that has
+        reason to doubt itself asks all the same: the answers tell it that it is well.
+        """
+        kernel = self.kernel
+        others = kernel.members.live_count - 1
+        recent = kernel.config.skip_heard * min(2, others) * kernel.config.probe_interval
+        if kernel.awareness.score:
+            recent = 0.0
+        for _ in range(min(others, MAX_SKIPS)):
+            target = kernel.members.next_target()
+            if target is None or target.state != State.ALIVE or kernel.timers.now - target.heard >= recent:
+                return target
+        return None
 
     def _begin(self, target: Peer) -> None:
         kernel = self.kernel

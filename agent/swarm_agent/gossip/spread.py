@@ -47,6 +47,10 @@ class Entry:
         self.rounds = 0
 
 
+def _least_sent(entry: Entry) -> tuple[int, int]:
+    return entry.sent, -entry.order
+
+
 class Queue:
     """`frame` is the cost of framing one message in a packet, in bytes."""
 
@@ -59,7 +63,8 @@ class Queue:
         self.dropped = 0
 
     def __len__(self) -> int:
-        return sum(len(entries) for entries in self._entries)
+        a, b, c = self._entries
+        return len(a) + len(b) + len(c)
 
     def lengths(self) -> tuple[int, int, int]:
         a, b, c = self._entries
@@ -74,7 +79,7 @@ class Queue:
         self._order += 1
         entries = self._entries[rank]
         if len(entries) >= self._limit:
-            worn = max(entries.values(), key=lambda e: (e.sent, -e.order))
+            worn = max(entries.values(), key=_least_sent)
             self.cancel(worn.subject)
             self.dropped += 1
         entries[subject] = Entry(subject, group, rank, data, self._order, skip)
@@ -107,7 +112,7 @@ class Queue:
             if not entries:
                 continue
             worn: list[Entry] = []
-            for entry in sorted(entries.values(), key=lambda e: (e.sent, -e.order)):
+            for entry in sorted(entries.values(), key=_least_sent) if len(entries) > 1 else entries.values():
                 if fresh_only and (entry.sent or entry.rounds):
                     continue
                 cost = len(entry.data) + self._frame

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 
+from .config import Config
 
-def minimum(mult: float, members: int, interval: float) -> float:
+
+def minimum(config: Config, members: int) -> float:
     """Shortest suspicion for a group of that many live members, in seconds."""
-    return mult * max(1.0, math.log10(max(1, members))) * interval
+    return max(config.suspicion_least, config.suspicion_mult * math.log10(max(1, members))) * config.probe_interval
 
 
 def timeout(low: float, high: float, confirmations: int, wanted: int) -> float:

@@ -16,7 +16,7 @@ together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from . import messages as m
 from .kernel import Kernel
@@ -117,7 +117,7 @@ class AntiEntropy:
     # -- what
 
     def _known(self, id: str) -> bool:
-        return id == self.kernel.me.id or self.kernel.members.get(id) is not None
+        return id == self.kernel.me.id or id in self.kernel.members
 
     def _entry(self, peer: Peer) -> m.SyncEntry:
         log = self.rows.log(peer.id)
@@ -149,19 +149,16 @@ class AntiEntropy:
         left = self.kernel.config.sync_bytes
         more = False
         me = self.kernel.me
-        for id in self._subjects(only):
-            peer = self.kernel.members.get(id)
-            entry = theirs.get(id)
+        for peer in self._subjects(only):
+            entry = theirs.get(me.id if peer is None else peer.id)
             log: Log | None
-            if id == me.id:
+            if peer is None:
                 if entry is None or entry.info < me.incarnation:
                     facts.append(me.alive())
                 log = self.rows.own
-            elif peer is None:
-                continue
             else:
                 facts.extend(self._facts(peer, entry))
-                log = self.rows.log(id) if peer.state != State.LEFT else None
+                log = self.rows.log(peer.id) if peer.state != State.LEFT else None
             epoch, sequence = (entry.epoch, entry.seq) if entry is not None else (0, 0)
             if log is not None and log.watermark > 0 and log.version > (epoch, sequence):
                 if left <= 0:
@@ -171,10 +168,18 @@ class AntiEntropy:
                 left -= log.size
         return [*facts, *rows], more
 
-    def _subjects(self, only: dict[str, m.SyncEntry] | None) -> list[str]:
-        if only is not None:
-            return list(only)
-        return [self.kernel.me.id, *(peer.id for peer in self.kernel.members)]
+    def _subjects(self, only: dict[str, m.SyncEntry] | None) -> Iterator[Peer | None]:
+        """Whom to speak of; None is this node."""
+        members, me = self.kernel.members, self.kernel.me.id
+        if only is None:
+            yield None
+            yield from members
+            return
+        for id in only:
+            if id == me:
+                yield None
+            elif (peer := members.get(id)) is not None:
+                yield peer
 
     def _facts(self, peer: Peer, entry: m.SyncEntry | None) -> list[m.Message]:
         if entry is None and peer.state == State.LEFT:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm_agent.gossip.awareness import Awareness
+from swarm_agent.gossip.config import Config
 from swarm_agent.gossip.members import Digest, Members, Peer
 from swarm_agent.gossip.spread import Queue, Rank, sends
 from swarm_agent.gossip.suspicion import Suspicion, allowance, minimum, timeout
@@ -32,15 +33,15 @@ def test_awareness_stays_between_zero_and_its_limit() -> None:
     [
         (1, 1.5),
         (3, 1.5),
-        (10, 1.5),
-        (50, 3 * math.log10(50) * 0.5),
-        (100, 3.0),
-        (1000, 4.5),
-        (5000, 3 * math.log10(5000) * 0.5),
+        (10, 1.95),
+        (50, 3.9 * math.log10(50) * 0.5),
+        (100, 3.9),
+        (1000, 5.85),
+        (5000, 3.9 * math.log10(5000) * 0.5),
     ],
 )
 def test_shortest_suspicion_grows_with_the_logarithm_of_the_group(members: int, seconds: float) -> None:
-    assert minimum(3, members, 0.5) == pytest.approx(seconds)
+    assert minimum(Config(), members) == pytest.approx(seconds)
 
 
 def test_suspicion_shrinks_with_each_independent_accuser() -> None:
@@ -201,6 +202,7 @@ def test_the_live_list_follows_the_states_and_every_member_is_probed_once_per_pa
     live = {peer.id for peer in members if peer.live}
     assert {peer.id for peer in members.live()} == live
     assert members.live_count == len(live) + 1
+    assert {peer.id for peer in members.gone()} == {peer.id for peer in members} - live
     members._next = len(members._order)  # a new pass
     turn = [members.next_target() for _ in live]
     assert {peer.id for peer in turn if peer is not None} == live

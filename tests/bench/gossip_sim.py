@@ -5,7 +5,8 @@ and network.
 
 Prints, per protocol: time from a kill to the first and to the last member that knows; bytes per node and second when
 quiet; and deaths declared of nodes that lived, summed over a grid of loss and starvation. A starved node is one that
-reads late (its timers run: Lifeguard's case) or one that stops altogether again and again (a frozen VM, a CPU hog).
+reads late (its timers run: Lifeguard's case), one whose process stops altogether again and again (a CPU hog) while its
+kernel takes connections, or one that freezes with its kernel (a VM).
 
 "memberlist" and "SWIM" are this core with its own additions switched off and their constants: what is compared is the
 protocol, not the code.
@@ -29,12 +30,14 @@ from swarm_agent.gossip.config import Config  # noqa: E402
 from swarm_agent.gossip.core import Core  # noqa: E402
 from swarm_agent.gossip.kernel import Kernel  # noqa: E402
 from swarm_agent.gossip.types import State  # noqa: E402
+from tests.sim.gossip_scenarios import hiccups  # noqa: E402
 from tests.sim.gossip_world import World  # noqa: E402
 
 MEMBERLIST = Config(
     probe_interval=1.0,
     probe_timeout=0.5,
     skip_heard=0.0,
+    suspicion_standing=0.0,
     suspicion_least=4,
     suspicion_mult=4,
     confirmations=2,
@@ -137,18 +140,6 @@ def detection(name: str, nodes: int, kills: int) -> tuple[list[float], list[floa
     return first, last, rate
 
 
-def hiccups(w: World, id: str, stop: float, go: float) -> None:
-    """Stops for up to `stop` seconds after running for up to `go`, again and again."""
-
-    def next_pause() -> None:
-        if w.nodes[id].up:
-            length = w._net.uniform(stop / 2, stop)
-            w.pause(id, length)
-            w.at(length + w._net.uniform(0, go), next_pause)
-
-    w.at(w._net.uniform(0, go), next_pause)
-
-
 def starve_lag(seconds: float) -> Callable[[World, str], None]:
     def apply(w: World, id: str) -> None:
         w.nodes[id].lag = seconds
@@ -156,8 +147,8 @@ def starve_lag(seconds: float) -> Callable[[World, str], None]:
     return apply
 
 
-def starve_pause(stop: float, go: float) -> Callable[[World, str], None]:
-    return lambda w, id: hiccups(w, id, stop, go)
+def starve_pause(stop: float, go: float, frozen: bool = False) -> Callable[[World, str], None]:
+    return lambda w, id: hiccups(w, id, stop, go, frozen)
 
 
 FAULTS: dict[str, Callable[[World, str], None]] = {
@@ -167,6 +158,7 @@ FAULTS: dict[str, Callable[[World, str], None]] = {
     "stops up to 2 s": starve_pause(2.0, 0.5),
     "stops up to 4 s": starve_pause(4.0, 0.5),
     "stops up to 15 s": starve_pause(15.0, 0.5),
+    "host freezes up to 4 s": starve_pause(4.0, 0.5, frozen=True),
 }
 
 

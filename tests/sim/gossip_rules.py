@@ -77,8 +77,9 @@ def check(world: World, node: Node) -> None:
         if peer is not None:
             _check_peer(world, node, peer)
     touched.ids.clear()
-    for log in node.core.rows.logs():
-        if log.owner != node.id and log.owner in world.history and (whole or log.owner in ids):
+    rows = node.core.rows
+    for log in rows.logs() if whole else [rows.log(id) for id in ids if id in world.history]:
+        if log is not None and log.owner != node.id and log.owner in world.history:
             truth = world.history[log.owner]
             for (table, key), entry in log.entries.items():
                 if table:

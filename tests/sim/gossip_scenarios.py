@@ -91,11 +91,11 @@ def rolling_restart(world: World, count: int, gap: float) -> tuple[float, int]:
     return took, len(world.deaths) - before
 
 
-def split(world: World, seconds: float) -> float:
-    """Two halves do not hear each other for that long; seconds until all agree after it."""
+def split(world: World, seconds: float, share: float = 0.5) -> float:
+    """That share of the nodes and the others do not hear each other for that long; seconds until all agree after it."""
     ids = list(world.nodes)
-    half = len(ids) // 2
-    world.partition(ids[:half], ids[half:])
+    part = max(1, int(len(ids) * share))
+    world.partition(ids[:part], ids[part:])
     before = len(world.deaths)
     world.run(seconds)
     assert len(world.deaths) > before, "the halves do not miss each other"
@@ -109,6 +109,34 @@ def false_deaths_under_loss(world: World, loss: float, seconds: float) -> int:
     before = len(world.deaths)
     world.run(seconds)
     world.loss = 0.0
+    return len({subject for _, _, subject in world.deaths[before:]})
+
+
+def hiccups(world: World, id: str, stop: float, go: float, frozen: bool = False) -> None:
+    """That node stops for `stop` / 2 to `stop` seconds after running for up to `go`, again and again. `frozen`: its
+    kernel too.
+    """
+
+    def next_pause() -> None:
+        if world.nodes[id].up:
+            length = world._net.uniform(stop / 2, stop)
+            world.pause(id, length, frozen)
+            world.at(length + world._net.uniform(0, go), next_pause)
+
+    world.at(world._net.uniform(0, go), next_pause)
+
+
+def false_deaths_of_starved(world: World, count: int, seconds: float) -> int:
+    """So many nodes read up to 1 s late, and as many stop for up to 2 s again and again: living nodes, these or others,
+    that anybody declared dead.
+    """
+    ids = list(world.nodes)[1:]
+    before = len(world.deaths)
+    for id in ids[:count]:
+        world.nodes[id].lag = 1.0
+    for id in ids[-count:]:
+        hiccups(world, id, 2.0, 0.5)
+    world.run(seconds)
     return len({subject for _, _, subject in world.deaths[before:]})
 
 

@@ -50,6 +50,7 @@ class Node:
         self.up = False
         self.generation = 0
         self.paused = False
+        self.frozen = False  # paused with all of its host: nobody takes a connection there
         self.inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.lag = 0.0  # starved: everything received is read up to this much later, while timers run on time
         self.tick_at: float | None = None
@@ -165,7 +166,7 @@ class World:
         assert not node.up
         self.by_address[node.address] = node
         node.generation += 1
-        node.up, node.paused, node.lag = True, False, 0.0
+        node.up, node.paused, node.frozen, node.lag = True, False, False, 0.0
         node.inbox, node.highest, node.tick_at, node.dirty = [], {}, None, False
         node.core = self.core_type(
             id,
@@ -241,16 +242,16 @@ class World:
         self.said_farewell.add(id)
         self.do(id, lambda core: core.leave(self.now))
 
-    def pause(self, id: str, seconds: float) -> None:
-        """The process does not run; what arrives waits in its socket."""
+    def pause(self, id: str, seconds: float, frozen: bool = False) -> None:
+        """The process does not run; what arrives waits in its socket. `frozen`: nor does its kernel."""
         node = self.nodes[id]
-        node.paused = True
+        node.paused, node.frozen = True, frozen
         self.at(seconds, self._resume, node, node.generation)
 
     def _resume(self, node: Node, generation: int) -> None:
         if not node.up or node.generation != generation:
             return
-        node.paused = False
+        node.paused = node.frozen = False
         waiting, node.inbox = node.inbox, []
         for call, args in waiting:  # the driver reads the socket dry before it runs timers
             call(*args)
@@ -404,7 +405,7 @@ class World:
 
     def _open(self, source: Node, request: OpenStream) -> None:
         target = self.by_address.get(request.to)
-        if target is None or not target.up or not self._connected(source, target):
+        if target is None or not target.up or target.frozen or not self._connected(source, target):
             self.at(CONNECT_TIMEOUT, self._stream_fails, source, source.generation, request)
             return
         client = StreamSealer(b"world", source.ring, True, self._session.randbytes(16))
@@ -413,7 +414,19 @@ class World:
         server.greet(client.hello)
         sealed = client.seal(request.request)
         stream = _Stream(source, source.generation, target, target.generation, request, client, server)
-        self.at(3 * self._hop(), self._stream_serve, stream, sealed)
+        hop = self._hop()
+        self.at(2 * hop, self._stream_connected, stream)
+        self.at(3 * hop, self._stream_serve, stream, sealed)
+
+    def _stream_connected(self, stream: _Stream) -> None:
+        source = stream.source
+        if not stream.source_up:
+            return
+        if source.paused:
+            source.inbox.append((self._stream_connected, (stream,)))
+            return
+        source.core.stream_connected(self.now, stream.request)
+        self._after(source)
 
     def _stream_fails(self, source: Node, generation: int, request: OpenStream) -> None:
         if source.generation == generation and source.up:

@@ -289,14 +289,14 @@ def accused_until_asked(world: World) -> tuple[Node, Node]:
 
 
 def test_an_answer_to_the_last_question_saves() -> None:
-    world = World(16, config=Config(sync_patience=1e6, sync_interval=1e6))
+    world = World(16, config=Config(sync_patience=1e6, sync_interval=1e6, suspicion_standing=0.0))
     n1, _ = accused_until_asked(world)
     assert world.run_until(lambda: n1.core.kernel.counters["deaths_averted"] > 0, 2)
     assert world.deaths == []
 
 
 def test_a_pause_before_the_verdict_does_not_shorten_the_wait_for_the_answer() -> None:
-    world = World(17, config=Config(sync_patience=1e6, sync_interval=1e6))
+    world = World(17, config=Config(sync_patience=1e6, sync_interval=1e6, suspicion_standing=0.0))
     accused_until_asked(world)
     for id in ("n1", "n0", "n2"):
         world.pause(id, 5.0)

@@ -56,6 +56,28 @@ def test_a_frozen_process_is_noticed_though_its_host_answers_at_tcp() -> None:
     world.settle(5)
 
 
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_first_stop_of_four_seconds_is_no_death_while_the_host_takes_connections(count: int, seed: int) -> None:
+    world = World(f"standing/{count}/{seed}")
+    world.cluster(count)
+    world.run(1 + seed / 7)
+    world.pause("n2", 4.0)
+    world.run(8)
+    assert world.deaths == []
+    assert world.nodes["n0"].state("n2") is State.ALIVE
+
+
+def test_a_host_that_freezes_with_its_kernel_for_four_seconds_looks_dead() -> None:
+    world = World(32)
+    world.cluster(3)
+    world.pause("n2", 4.0, frozen=True)
+    world.run(3.9)
+    assert {subject for _, _, subject in world.deaths} == {"n2"}
+    world.run(1)
+    world.settle(5)
+
+
 def test_a_host_that_freezes_again_and_again_is_given_more_time() -> None:
     world = World(26)
     world.cluster(3)

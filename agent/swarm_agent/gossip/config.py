@@ -36,6 +36,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     suspicion_max_mult: float = 6.0
     # Independent accusers that shorten the suspicion to its minimum (Lifeguard's K). Not used below K + 2 members.
     confirmations: int = 3
+    # Shortest suspicion of a member whose host takes TCP connections while its process does not answer: that host has
+    # power, its process is late or stands still. A process that hangs for good is noticed that much later.
+    suspicion_standing: float = 4.0
     # Flap damping: each time a member came back from a death, or narrowly from a suspicion, its next suspicions last
     # one more unit, up to this many; forgotten over flap_memory. Only members that were wrongly accused lately pay
     # for it.

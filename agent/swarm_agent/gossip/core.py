@@ -224,6 +224,13 @@ class Core:
         self.membership.heard(header, None)
         return self.kernel.stream_payload(final) if final else b""
 
+    def stream_connected(self, now: float, request: OpenStream) -> None:
+        """The peer's host took the connection; whether its process answers is another matter."""
+        self._wake(now)
+        peer = self._live(request.peer)
+        if peer is not None:
+            self.membership.accepted(peer)
+
     def stream_failed(self, now: float, request: OpenStream) -> None:
         self._wake(now)
         self.kernel.counters["streams_failed"] += 1

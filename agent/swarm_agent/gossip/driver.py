@@ -411,6 +411,12 @@ class GossipNode:
             timeout = self._config.probe_interval * self._config.awareness_max
         answered = False
 
+        def on_connected() -> None:
+            if request.kind is StreamKind.PING:
+                self._drain()
+                core.stream_connected(self._clock(), request)
+                self._pump()
+
         def on_reply(payload: bytes) -> bytes:
             nonlocal answered
             self._drain()
@@ -420,7 +426,7 @@ class GossipNode:
             return final
 
         try:
-            await exchange(request.to, self._label, self._ring, request.request, on_reply, timeout)
+            await exchange(request.to, self._label, self._ring, request.request, on_connected, on_reply, timeout)
         except (OSError, EOFError, TimeoutError, Refused, Malformed) as error:
             log.debug("gossip: %s with %s:%d failed: %r", request.kind.value, *request.to, error)
             if not answered:

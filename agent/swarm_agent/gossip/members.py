@@ -28,8 +28,8 @@ class Peer:
     """
 
     __slots__ = (
-        "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "place", "port", "since",
-        "stall", "state", "suspicion", "timer", "told", "turn",
+        "accepted", "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "place", "port",
+        "since", "stall", "state", "suspicion", "timer", "told", "turn",
     )  # fmt: skip
 
     def __init__(self, id: str, host: str, port: int, incarnation: int, epoch: int, meta: bytes, now: float) -> None:
@@ -44,6 +44,7 @@ class Peer:
         self.state = State.ALIVE
         self.since = now
         self.heard = -1e9  # when it last spoke to us itself
+        self.accepted = -1e9  # when its host last took a TCP connection of ours
         self.told = -1e9  # when we last corrected it
         self.place = -1  # in the list of the live; -1: not there
         self.turn = 0  # the last pass of probes in which its turn came; negative: the one in which it died before that

@@ -114,7 +114,7 @@ class Membership:
         wanted = kernel.config.confirmations if size - 2 >= kernel.config.confirmations else 0
         self._end_suspicion(peer)
         high = low * kernel.config.suspicion_max_mult
-        low = max(low, allowance(peer.stall / 10))
+        low = max(low, self._patience(peer))
         peer.suspicion = Suspicion(now, low, max(low, high), wanted, by)
         kernel.members.set_state(peer, State.SUSPECT, now)
         kernel.counters["suspicions"] += 1
@@ -298,9 +298,23 @@ class Membership:
             check = max(kernel.timers.now, deadline - kernel.awareness.scale(kernel.config.probe_timeout))
             peer.timer = kernel.timers.at(check, self._last_check, peer, suspicion)
 
-    def _lengthen(self, peer: Peer, suspicion: Suspicion) -> None:
-        """Only now we learn how long that member may stand still: the suspicion began too short."""
+    def accepted(self, peer: Peer) -> None:
+        """Its host took a TCP connection: it has power, whatever its process does."""
+        peer.accepted = self.kernel.timers.now
+        if peer.suspicion is not None:
+            self._lengthen(peer, peer.suspicion)
+
+    def _patience(self, peer: Peer) -> float:
+        """Shortest suspicion of this member for what is known of its stops, in seconds."""
+        kernel = self.kernel
         low = allowance(peer.stall / 10)
+        if kernel.timers.now - peer.accepted <= kernel.awareness.scale(kernel.config.probe_interval):
+            low = max(low, kernel.config.suspicion_standing)
+        return low
+
+    def _lengthen(self, peer: Peer, suspicion: Suspicion) -> None:
+        """Only now we learn that this member may stand still for long: the suspicion began too short."""
+        low = self._patience(peer)
         if low > suspicion.low:
             suspicion.low = low
             suspicion.high = max(suspicion.high, low)

@@ -23,13 +23,20 @@ MAX_CONNECTIONS = 128
 
 
 async def exchange(
-    to: Address, label: bytes, ring: Keyring, request: bytes, on_reply: Callable[[bytes], bytes], timeout: float
+    to: Address,
+    label: bytes,
+    ring: Keyring,
+    request: bytes,
+    on_connected: Callable[[], None],
+    on_reply: Callable[[bytes], bytes],
+    timeout: float,
 ) -> None:
     """Send a request, hand the answer to on_reply, send what that returns. Raises OSError, TimeoutError, Refused,
     Malformed.
     """
     async with asyncio.timeout(min(CONNECT_TIMEOUT, timeout)):
         reader, writer = await asyncio.open_connection(*to)
+    on_connected()
     try:
         async with asyncio.timeout(timeout):
             sealer = StreamSealer(label, ring, True, os.urandom(HELLO_SIZE - 1))

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from swarm_agent.gossip import Config, GossipError, GossipNode, Member, RowTooLarge, State
+from swarm_agent.gossip import messages as m
 from swarm_agent.gossip.streams import MAX_CONNECTIONS
 
 KEY = bytes(32)
@@ -215,6 +216,20 @@ async def test_a_blocked_loop_accuses_nobody(make: Callable[..., object]) -> Non
         await asyncio.sleep(0.3)
     assert events == []
     assert a.stats()["pauses"] >= 3
+
+
+async def test_a_member_whose_host_takes_connections_without_an_answer_is_given_more_time(
+    make: Callable[..., object],
+) -> None:
+    """Its process stands still: the kernel accepts, and packets wait in a socket that nobody reads."""
+    a = await make("a")
+    with socket.create_server(ANY) as listener, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind(listener.getsockname())
+        core = a._core
+        core.membership.alive(m.Alive("stopped", 1, *listener.getsockname(), 1, b""))
+        peer = core.kernel.members.get("stopped")
+        await until(lambda: peer.suspicion is not None and peer.suspicion.low >= a._config.suspicion_standing)
+        assert any("has power" in sentence for sentence in a.explain_member("stopped"))
 
 
 async def test_using_it_before_the_start_is_told() -> None:

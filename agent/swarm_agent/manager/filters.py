@@ -174,19 +174,15 @@ class Demand:
 
 
 def _fixed_key(task: Task) -> FixedKey:
-    placement = task.spec.placement
-    container = task.spec.container_spec
-    volumes = (
-        {name for mount in container.mounts if (name := _volume_plugin(mount))} if container is not None else set()
-    )
+    placement, container, log = task.spec.placement, task.spec.container_spec, task.spec.log_driver
+    volumes = container is not None and {name for mount in container.mounts if (name := _volume_plugin(mount))}
     networks = {attachment.network.driver_state.name for attachment in task.networks_attachments} - {""}
-    log_driver = task.spec.log_driver.name if task.spec.log_driver is not None else ""
     return (
         tuple(placement.constraints) if placement is not None else (),
         tuple(placement.platforms) if placement is not None else (),
-        tuple(sorted(volumes)),
-        tuple(sorted(networks)),
-        "" if log_driver == "none" else log_driver,
+        tuple(sorted(volumes)) if volumes else (),
+        tuple(sorted(networks)) if networks else (),
+        log.name if log is not None and log.name != "none" else "",
     )
 
 

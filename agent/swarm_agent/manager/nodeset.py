@@ -11,7 +11,6 @@ have ended.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from . import generic
 from .partition import Partition, Path
 
 if TYPE_CHECKING:
-    from .filters import Fixed, FixedKey
+    from .filters import Fixed
 
 MAX_FAILURES = 5
 """A node on which a version of a service failed so often lately is chosen last for it."""
@@ -209,13 +208,13 @@ class NodeSet:
         """Nodes that are in the store."""
         self.unavailable = 0
         """Those of them that take no new tasks."""
-        self._partitions: dict[tuple[Path, FixedKey | None], Partition] = {}
+        self._partitions: dict[tuple[Path, Fixed | None], Partition] = {}
         self._log: list[NodeInfo] = []
         self._forget_verdicts = forget_verdicts
 
     def partition(self, labels: Path, fixed: Fixed | None = None) -> Partition:
         """The available nodes that satisfy a fixed demand, by these labels; as of now."""
-        key = labels, fixed.key if fixed is not None else None
+        key = labels, fixed
         found = self._partitions.pop(key, None)
         if found is None:
             found = Partition(labels, fixed)
@@ -223,7 +222,7 @@ class NodeSet:
                 if info.available and (fixed is None or fixed.admits(info)):
                     found.put(info)
         elif found.seen < len(self._log):
-            found.follow(itertools.islice(self._log, found.seen, None))
+            found.follow(self._log[found.seen :])
         found.seen = len(self._log)
         self._partitions[key] = found
         if len(self._partitions) > PARTITIONS:

@@ -62,12 +62,14 @@ class Branch:
 class Partition:
     """The available nodes that satisfy a fixed demand, by the values of some labels."""
 
-    __slots__ = ("_at", "_fixed", "_labels", "paths", "root", "seen")
+    __slots__ = ("_at", "_fixed", "_labels", "_leaves", "paths", "root", "seen")
 
     def __init__(self, labels: Path, fixed: Fixed | None = None) -> None:
         self._labels = labels
         self._fixed = fixed
         self._at: dict[str, int] = {}
+        self._leaves: dict[str, Branch] = {}
+        """In which bucket of which leaf each node is, by node id."""
         self.root = Branch()
         self.paths: dict[str, Path] = {}
         """Where each node is, by node id."""
@@ -91,32 +93,37 @@ class Partition:
         path = self.path_of(info)
         self.paths[info.id] = path
         self._at[info.id] = info.active
-        self._leaf(path).buckets.setdefault(info.active, {})[info.id] = info
+        leaf = self._leaves[info.id] = self._leaf(path)
+        leaf.buckets.setdefault(info.active, {})[info.id] = info
 
     def remove(self, info: NodeInfo) -> None:
         """The node is available no more."""
         path = self.paths.pop(info.id, None)
         if path is None:
             return
+        self._take(self._leaves.pop(info.id), info.id, self._at.pop(info.id))
         branches = [self.root]
         for value in path:
             branches.append(branches[-1].branches[value])
-        self._take(branches[-1], info.id, self._at.pop(info.id))
         for value, parent, branch in zip(reversed(path), reversed(branches[:-1]), reversed(branches[1:]), strict=True):
             if branch.is_empty:
                 del parent.branches[value]
 
     def follow(self, changed: Iterable[NodeInfo]) -> None:
         """Sort in nodes whose number of tasks may have changed."""
-        at, paths = self._at, self.paths
+        at, leaves = self._at, self._leaves
         for info in changed:
-            before = at.get(info.id)
-            if before is None or before == info.active:
+            id_, active = info.id, info.active
+            before = at.get(id_)
+            if before is None or before == active:
                 continue
-            leaf = self._leaf(paths[info.id])
-            self._take(leaf, info.id, before)
-            leaf.buckets.setdefault(info.active, {})[info.id] = info
-            at[info.id] = info.active
+            leaf = leaves[id_]
+            self._take(leaf, id_, before)
+            bucket = leaf.buckets.get(active)
+            if bucket is None:
+                bucket = leaf.buckets[active] = {}
+            bucket[id_] = info
+            at[id_] = active
 
     def _leaf(self, path: Path) -> Branch:
         branch = self.root

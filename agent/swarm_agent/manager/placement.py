@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from swarm_agent.model.specs import PlacementPreference
 
 from .filters import Demand, Filter
 from .nodeset import FailureKey, NodeInfo, NodeSet
-from .partition import Branch, Buckets, Path, descriptors
+from .partition import Branch, Buckets, Partition, descriptors
 
 Entry = tuple[int, int, int, int, NodeInfo]
 """Penalty for failures, tasks of the service, tasks, a tie-breaker, the node: smaller is better."""
@@ -38,6 +37,8 @@ class Chooser(Protocol):
 class Group:
     """The search of nodes for one group of tasks. Nothing else may change the node set while it goes on."""
 
+    __slots__ = ("_chooser", "_counted", "_nodes", "_partition", "_ranking")
+
     def __init__(
         self,
         nodes: NodeSet,
@@ -46,23 +47,23 @@ class Group:
         preferences: Iterable[PlacementPreference],
         now: int,
     ) -> None:
-        self.demand = demand
-        self.refusals: Counter[Filter] = Counter()
-        """How many nodes each filter refused. Complete once `next` gave None."""
         self._nodes = nodes
-        self._key = key
-        self._now = now
-        self._ties = itertools.count()
         self._counted = False
         self._partition = nodes.partition(descriptors(preferences), demand.fixed)
+        self._ranking = _Ranking(demand, key, now, self._partition)
         running = [info for info in nodes.running.get(demand.service_id, {}).values() if info.available]
-        self._chooser = self._choose_in(self._partition.root, 0, running)
+        self._chooser = _choose_in(self._ranking, self._partition.root, 0, running)
+
+    @property
+    def refusals(self) -> Mapping[Filter, int]:
+        """How many nodes each filter refused. Complete once `next` gave None."""
+        return self._ranking.refusals
 
     def next(self) -> NodeInfo | None:
         """The best node for one more task."""
         info = self._chooser.next()
         if info is None:
-            self.refusals[Filter.READY] = self._nodes.unavailable
+            self._ranking.refusals[Filter.READY] = self._nodes.unavailable
             self._count_the_unfit()
         return info
 
@@ -71,18 +72,35 @@ class Group:
         if self._counted:
             return
         self._counted = True
-        paths, running = self._partition.paths, self._nodes.running.get(self.demand.service_id, {})
+        paths, running = self._partition.paths, self._nodes.running.get(self._ranking.service, {})
         for info in self._nodes.nodes.values():
             if info.available and info.id not in paths and info.id not in running:
-                self.admits(info)
+                self._ranking.admits(info)
+
+
+class _Ranking:
+    """Which nodes a group's tasks may go to, and in which order. Knows nothing of the choosers, which know it: a
+    search is no cycle, and the garbage collector has nothing to do after it."""
+
+    __slots__ = ("_key", "_now", "_partition", "_ties", "demand", "refusals", "service")
+
+    def __init__(self, demand: Demand, key: FailureKey, now: int, partition: Partition) -> None:
+        self.demand = demand
+        self.service = demand.service_id
+        self.refusals: dict[Filter, int] = {}
+        self._key = key
+        self._now = now
+        self._ties = 0
+        self._partition = partition
 
     def entry(self, info: NodeInfo) -> Entry:
         """The node with its rank."""
+        self._ties += 1
         return (
             info.penalty(self._key, self._now) if info.failures else 0,
-            info.by_service.get(self.demand.service_id, 0),
+            info.by_service.get(self.service, 0),
             info.active,
-            next(self._ties),
+            self._ties,
             info,
         )
 
@@ -91,33 +109,18 @@ class Group:
         refusal = self.demand.refuses(info)
         if refusal is None:
             return True
-        self.refusals[refusal] += 1
+        self.refusals[refusal] = self.refusals.get(refusal, 0) + 1
         return False
 
-    def _choose_in(self, branch: Branch, level: int, running: list[NodeInfo]) -> Chooser:
-        """The chooser of a branch; `running`: its nodes that run the service already."""
-        if not branch.branches:
-            return _Leaf(self, self._in_order(branch.buckets, running))
-        parts: dict[str, list[NodeInfo]] = {}
-        for info in running:
-            parts.setdefault(self._path(info)[level], []).append(info)
-        service = self.demand.service_id
-        used = [
-            (sum([info.by_service[service] for info in infos]), value)
-            for value, infos in parts.items()
-            if value in branch.branches
-        ]
-        return _Even(
-            branch, used, lambda value: self._choose_in(branch.branches[value], level + 1, parts.get(value, []))
-        )
+    def part_of(self, info: NodeInfo, level: int) -> str:
+        """The node's value of the label of a level."""
+        path = self._partition.paths.get(info.id) or self._partition.path_of(info)
+        return path[level]
 
-    def _path(self, info: NodeInfo) -> Path:
-        return self._partition.paths.get(info.id) or self._partition.path_of(info)
-
-    def _in_order(self, buckets: Buckets, running: list[NodeInfo]) -> Iterator[Entry]:
+    def in_order(self, buckets: Buckets, running: list[NodeInfo]) -> Iterator[Entry]:
         """All nodes that fit, best first, found while they are asked for. Nodes that get a task meanwhile run the
         service and are not met again."""
-        service = self.demand.service_id
+        service = self.service
         last: list[Entry] = []
         for active in sorted(buckets):
             for info in buckets[active].values():
@@ -131,13 +134,20 @@ class Group:
         yield from sorted(itertools.chain(rest, last))
 
 
+def _choose_in(ranking: _Ranking, branch: Branch, level: int, running: list[NodeInfo]) -> Chooser:
+    """The chooser of a branch; `running`: its nodes that run the service already."""
+    if branch.branches:
+        return _Even(ranking, branch, level, running)
+    return _Leaf(ranking, ranking.in_order(branch.buckets, running))
+
+
 class _Leaf:
     """Nodes of one branch: those not yet used come from a sorted source, the used ones from a heap."""
 
-    __slots__ = ("_group", "_head", "_heap", "_last", "_source")
+    __slots__ = ("_head", "_heap", "_last", "_ranking", "_source")
 
-    def __init__(self, group: Group, source: Iterator[Entry]) -> None:
-        self._group = group
+    def __init__(self, ranking: _Ranking, source: Iterator[Entry]) -> None:
+        self._ranking = ranking
         self._source = source
         self._head: Entry | None = next(source, None)
         self._heap: list[Entry] = []
@@ -146,8 +156,8 @@ class _Leaf:
     def next(self) -> NodeInfo | None:
         last = self._last
         if last is not None:
-            if not self._group.demand.varies or self._group.admits(last):
-                heapq.heappush(self._heap, self._group.entry(last))
+            if not self._ranking.demand.varies or self._ranking.admits(last):
+                heapq.heappush(self._heap, self._ranking.entry(last))
             self._last = None
         if self._head is not None and (not self._heap or self._head < self._heap[0]):
             chosen = self._head
@@ -169,24 +179,33 @@ class _Even:
     """Parts side by side: the one with the fewest tasks is next. Those without any come first, in turn from one group
     to the next; a part's chooser is made when it is needed."""
 
-    __slots__ = ("_branches", "_choosers", "_heap", "_make", "_unseen", "_used")
+    __slots__ = ("_branches", "_choosers", "_heap", "_level", "_parts", "_ranking", "_unseen")
 
-    def __init__(self, branch: Branch, used: list[tuple[int, str]], make: Callable[[str], Chooser]) -> None:
+    def __init__(self, ranking: _Ranking, branch: Branch, level: int, running: list[NodeInfo]) -> None:
+        self._ranking = ranking
         self._branches = branch.branches
+        self._level = level
         self._unseen = len(branch.branches)
-        self._used = {value for _, value in used}
-        self._heap = used
-        self._make = make
         self._choosers: dict[str, Chooser] = {}
+        self._parts: dict[str, list[NodeInfo]] = {}
+        """The nodes that run the service, by the part that they are in."""
+        for info in running:
+            self._parts.setdefault(ranking.part_of(info, level), []).append(info)
+        self._heap = [
+            (sum([info.by_service[ranking.service] for info in infos]), value)
+            for value, infos in self._parts.items()
+            if value in branch.branches
+        ]
         heapq.heapify(self._heap)
 
     def next(self) -> NodeInfo | None:
+        branches = self._branches
         while self._unseen:
             self._unseen -= 1
-            value = next(iter(self._branches))
-            self._branches.move_to_end(value)
-            if value not in self._used:
-                chooser = self._choosers[value] = self._make(value)
+            value = next(iter(branches))
+            branches.move_to_end(value)
+            if value not in self._parts:
+                chooser = self._choosers[value] = _choose_in(self._ranking, branches[value], self._level + 1, [])
                 info = chooser.next()
                 if info is not None:
                     heapq.heappush(self._heap, (1, value))
@@ -195,7 +214,9 @@ class _Even:
             tasks, value = self._heap[0]
             used = self._choosers.get(value)
             if used is None:
-                used = self._choosers[value] = self._make(value)
+                used = self._choosers[value] = _choose_in(
+                    self._ranking, branches[value], self._level + 1, self._parts[value]
+                )
             info = used.next()
             if info is not None:
                 heapq.heapreplace(self._heap, (tasks + 1, value))

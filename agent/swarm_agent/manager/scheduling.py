@@ -16,6 +16,8 @@ Preassigned tasks (global services, attachments) bring their node. They go first
 
 from __future__ import annotations
 
+import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -50,9 +52,10 @@ class SchedulerCore:
         self._verdicts = Verdicts()
         self.nodes = NodeSet(self._verdicts.forget)
         self._tasks: dict[str, Task] = {}
-        self._queued: dict[GroupKey, dict[str, Task]] = {}
+        # Ordered: they are taken from the front, which a plain dictionary finds by passing over all that was deleted.
+        self._queued: OrderedDict[GroupKey, dict[str, Task]] = OrderedDict()
         self._blocked: dict[GroupKey, dict[str, Task]] = {}
-        self._preassigned: dict[str, Task] = {}
+        self._preassigned: OrderedDict[str, Task] = OrderedDict()
         self._unfit: dict[str, Task] = {}
         self._ended: dict[str, Task] = {}
         self._room = False
@@ -170,12 +173,11 @@ class SchedulerCore:
         stamp = rfc3339(now)
         decisions: list[Task] = []
         considered = 0
-        for task_id in list(self._ended)[:limit]:
+        for task_id in list(itertools.islice(self._ended, limit)):
             decisions.append(_stopped(self._ended.pop(task_id), stamp))
             considered += 1
         while self._preassigned and considered < limit:
-            task_id, task = next(iter(self._preassigned.items()))
-            del self._preassigned[task_id]
+            _, task = self._preassigned.popitem(last=False)
             self._check(task, stamp, decisions)
             considered += 1
         while self._queued and considered < limit:
@@ -228,7 +230,7 @@ class SchedulerCore:
         demand = Demand(sample, self._verdicts)
         preferences = sample.spec.placement.preferences if sample.spec.placement is not None else []
         search = Group(self.nodes, demand, key[0], preferences, now)
-        batch = list(group.values())[:limit]
+        batch = list(itertools.islice(group.values(), limit))
         for number, task in enumerate(batch):
             info = search.next()
             if info is None:

@@ -166,14 +166,19 @@ class Reader:
         for name in where:
             if name not in kind.indexes:
                 raise TypeError(f"{type_.__name__} has no index {name!r}; it has {', '.join(kind.indexes) or 'none'}")
-        hits = [table.indexes[name].get(key, {}) for name, key in where.items()]
-        hits.sort(key=len)
-        first, rest = hits[0], hits[1:]
+        first: Iterable[str]
+        if len(where) == 1:  # nearly always, and asked for once a service
+            ((name, key),) = where.items()
+            first = table.indexes[name].get(key, ())
+        else:
+            hits = [table.indexes[name].get(key, {}) for name, key in where.items()]
+            hits.sort(key=len)
+            first = [id_ for id_ in hits[0] if all(id_ in ids for ids in hits[1:])]
         objects = table.objects
         over = self.overlay.get(kind)
         if not over:
-            return [objects[id_] for id_ in first if all(id_ in ids for ids in rest)]
-        found = [objects[id_] for id_ in first if id_ not in over and all(id_ in ids for ids in rest)]
+            return [objects[id_] for id_ in first]
+        found = [objects[id_] for id_ in first if id_ not in over]
         found.extend(
             obj
             for obj in over.values()

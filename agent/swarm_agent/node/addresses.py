@@ -71,6 +71,8 @@ def resolve(
         ip = _lookup(host, interfaces, _BAD_ADVERTISE)
         if ip.is_unspecified:
             raise BadRequest(_BAD_ADVERTISE)
+        if listen_ip.is_unspecified and not any(ip in interface.addresses for interface in interfaces):
+            _check_one_address(interfaces, tuple(engine_subnets))
     elif not listen_ip.is_unspecified:
         ip, port = listen_ip, listen_port
     else:
@@ -81,6 +83,15 @@ def resolve(
         if data_ip.is_unspecified:
             raise BadRequest(_BAD_DATA_PATH)
     return Resolved(str(listen_ip), listen_port, str(ip), port, str(data_ip))
+
+
+def _check_one_address(interfaces: Sequence[Interface], engine_subnets: Sequence[Subnet]) -> None:
+    """An address that only others see (behind NAT) leaves open which of its own a host is to use: it must have one, or
+    be told."""
+    try:
+        system_address(interfaces, engine_subnets)
+    except BadRequest:
+        raise BadRequest(_MUST_LISTEN) from None
 
 
 def system_address(interfaces: Sequence[Interface], engine_subnets: Sequence[Subnet]) -> Address:

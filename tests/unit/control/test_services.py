@@ -198,6 +198,13 @@ async def test_swarm_refuses_these_changes(
         await update(store, service, spec(**change))
 
 
+async def test_networks_at_the_top_of_an_old_spec_stay_until_they_are_moved(store: Store) -> None:
+    service = await create(store, spec(Networks=[{"Target": "host"}]))
+    with pytest.raises(Unimplemented, match="networks must be migrated to TaskSpec before being changed"):
+        await update(store, service, spec(Networks=[{"Target": "bridge"}]))
+    assert await update(store, service, spec(Networks=[{"Target": "host"}], Labels={"a": "b"}))
+
+
 async def test_updating_a_job_starts_a_new_iteration(store: Store) -> None:
     service = await create(store, spec(Mode={"ReplicatedJob": {"MaxConcurrent": 3}}))
     assert service.job_status is not None and service.job_status.job_iteration.index == 0

@@ -63,6 +63,15 @@ def test_bad_advertise_addresses_are_refused(advertise, text):
         resolve("0.0.0.0:2377", advertise, "", nics)
 
 
+def test_an_address_that_only_others_see_needs_one_own_address_or_a_word():
+    one, two = nic("eth0", "10.0.0.5"), nic("eth1", "192.168.1.5")
+    assert resolve("0.0.0.0:2377", "203.0.113.9", "", [LO, one]).advertise_addr == "203.0.113.9:2377"
+    with pytest.raises(BadRequest, match="must specify a listening address because the address to advertise is not"):
+        resolve("0.0.0.0:2377", "203.0.113.9", "", [LO, one, two])
+    assert resolve("10.0.0.5:2377", "203.0.113.9", "", [LO, one, two]).listen == "10.0.0.5"
+    assert resolve("0.0.0.0:2377", "192.168.1.5", "", [LO, one, two]).advertise == "192.168.1.5"
+
+
 def test_no_address_at_all():
     with pytest.raises(BadRequest, match="could not find the system's IP address"):
         resolve("", "", "", [LO])

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from swarm_agent.manager.control.lookup import candidates, find
 from swarm_agent.manager.explain import Facts, explain
 from swarm_agent.manager.rebalance import look_ahead
+from swarm_agent.manager.tasks import age_order
 from swarm_agent.model.base import encode
 from swarm_agent.model.errors import BadRequest, NotFound
 from swarm_agent.model.explanation import LeftAlone, PlannedMove, RebalanceAnswer, RebalanceRequest
@@ -41,11 +42,25 @@ def _meant(view: View, term: str, kind: str) -> Service | Task | Node:
     if kind:
         if kind not in _KINDS:
             raise BadRequest(f"kind {kind!r} is not one of {', '.join(_KINDS)}")
-        return find(view, _KINDS[kind], term)
+        newest = newest_of_slot(view, term) if kind == "task" else None
+        return newest if newest is not None else find(view, _KINDS[kind], term)
     for one in _KINDS.values():
         if candidates(view, one, term):
             return find(view, one, term)
+    newest = newest_of_slot(view, term)
+    if newest is not None:
+        return newest
     raise NotFound(f"no service, task or node {term}")
+
+
+def newest_of_slot(view: View, term: str) -> Task | None:
+    """The last task that was made for a slot, said as `docker service ps` shows it: SERVICE.SLOT."""
+    name, _, slot = term.rpartition(".")
+    service = view.by_name(Service, name)
+    if service is None or not slot.isdecimal():
+        return None
+    tasks = [task for task in view.find(Task, service_id=service.id) if task.slot == int(slot)]
+    return max(tasks, key=age_order, default=None)
 
 
 async def rebalance(context: Context) -> Response:

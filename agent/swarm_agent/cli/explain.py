@@ -1,6 +1,7 @@
 """`swarmctl explain SERVICE|TASK|NODE`: why a task waits, why it was moved or replaced, why a node is empty.
 
 swarmctl explain web                   is it as declared, what do waiting tasks wait for, what was replaced and why
+swarmctl explain web.2                 the task in this slot: the last that was made for it
 swarmctl explain web.2.k3jx…           one task (also by id, or the beginning of one)
 swarmctl explain --kind node web       a node of that name, where a service has it too
 """
@@ -24,7 +25,9 @@ NODES = 20  # shown at most
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to explain, and how to show it."""
-    parser.add_argument("term", metavar="SERVICE|TASK|NODE", help="a name, an id, or the beginning of an id")
+    parser.add_argument(
+        "term", metavar="SERVICE|TASK|NODE", help="a name, an id, the beginning of an id, or SERVICE.SLOT"
+    )
     parser.add_argument(
         "--kind", choices=("service", "task", "node"), default="", help="where a name is several things"
     )

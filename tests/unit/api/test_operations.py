@@ -271,6 +271,17 @@ async def test_who_is_meant() -> None:
     assert wrong.status == 400
 
 
+async def test_a_place_means_the_last_task_that_was_made_for_it() -> None:
+    web = a_service("web", replicas=2)
+    ended = replace(a_task(web, "t1", slot=1, node="a", state=S.FAILED), created_at="2026-01-01T00:00:00.000000000Z")
+    waiting = replace(a_task(web, "t2", slot=1, state=S.PENDING), created_at="2026-01-01T00:00:01.000000000Z")
+    s = await swarm(a_node("a"), web, ended, waiting, a_task(web, "t3", slot=2, node="a"))
+    assert (await s.explain("web.1"))["ID"] == waiting.id
+    assert (await s.explain("web.2", kind="task"))["Name"].startswith("web.2.")
+    missing = await s.call("GET", "/swarm-agent/v1/explain/web.3")
+    assert (missing.status, msgspec.json.decode(missing.body)["message"]) == (404, "no service, task or node web.3")
+
+
 async def test_a_dry_run_tells_and_changes_nothing_and_the_real_one_marks() -> None:
     web, one = a_service(replicas=4), a_service("one", replicas=1)
     tasks = [a_task(web, f"t{n}", slot=n, node="a") for n in (1, 2, 3, 4)]

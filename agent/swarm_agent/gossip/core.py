@@ -261,10 +261,19 @@ class Core:
 
     def members(self) -> list[Member]:
         """All known members, this one first."""
+        return [self._own(), *(peer.public() for peer in sorted(self.kernel.members, key=lambda peer: peer.id))]
+
+    def member(self, id: str) -> Member | None:
+        """One member by its id, this one too; None when it is not known."""
+        if id == self.kernel.me.id:
+            return self._own()
+        peer = self.kernel.members.get(id)
+        return None if peer is None else peer.public()
+
+    def _own(self) -> Member:
         me = self.kernel.me
         state = State.LEFT if self.kernel.leaving else State.ALIVE
-        own = Member(me.id, me.host, me.port, state, me.incarnation, me.meta)
-        return [own, *(peer.public() for peer in sorted(self.kernel.members, key=lambda peer: peer.id))]
+        return Member(me.id, me.host, me.port, state, me.incarnation, me.meta)
 
     def stats(self) -> dict[str, int]:
         """Counters since start and gauges of now, by name."""

@@ -212,6 +212,10 @@ class GossipNode:
     def members(self) -> list[Member]:
         return self._running()[1].members()
 
+    def member(self, id: str) -> Member | None:
+        """One of members(), without a walk over all; None when it is not known."""
+        return self._running()[1].member(id)
+
     def on_members(self, callback: MemberCallback) -> None:
         """callback(member, old state or None for a new one), per change."""
         self._member_callbacks.append(callback)

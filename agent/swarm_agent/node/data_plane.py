@@ -277,19 +277,13 @@ class DataPlane:
         """Gossip's verdict on a node: alive, dead, or not known."""
         if node_id == self._state.node_id:
             return True
-        if self._parts is not None:
-            for member in self._parts.gossip.members():
-                if member.id == node_id:
-                    return member.state.live
-        return None
+        member = self._parts.gossip.member(node_id) if self._parts is not None else None
+        return None if member is None else member.state.live
 
     def address_of(self, node_id: str) -> str:
         """Where gossip last heard of a node, "" when it has not."""
-        if self._parts is not None:
-            for member in self._parts.gossip.members():
-                if member.id == node_id:
-                    return member.host
-        return ""
+        member = self._parts.gossip.member(node_id) if self._parts is not None else None
+        return "" if member is None else member.host
 
     # --- tables ------------------------------------------------------------------------------------------------------
 

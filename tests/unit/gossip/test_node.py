@@ -55,6 +55,8 @@ async def test_three_nodes_find_each_other_share_rows_and_notice_a_death(make: C
     c = await make("c", a)
     await until(lambda: all(len(n.members()) == 3 for n in (a, b, c)))
     assert next(m.meta for m in a.members() if m.id == "b") == b"worker"
+    assert [a.member(member.id) for member in a.members()] == a.members()
+    assert a.member("nobody") is None
     changes: list[tuple[str, State | None, State]] = []
     a.on_members(lambda member, old: changes.append((member.id, old, member.state)))
 

@@ -103,8 +103,8 @@ async def idle_leader(stage: Stage, record: Record) -> None:
 async def at_rest(stage: Stage, record: Record, roles: dict[str, str]) -> None:
     await stage.first.post("/services/create", spec("rest", 3))
     await runs(stage, "rest", 3)
-    await asyncio.sleep(2)
-    seconds = 10.0
+    await asyncio.sleep(5)
+    seconds = 20.0
     before = {name: usage(stage, name) for name in roles.values()}
     await asyncio.sleep(seconds)
     for role, name in roles.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tests.bench.profiles import HZ, Profile
 
-FOLDED = """\
-run (asyncio/runners.py:118);run (/opt/a/swarm_agent/daemon.py:90);_pump (/opt/a/swarm_agent/raft/driver.py:7);dumps (json/x.py:3) 30
-run (asyncio/runners.py:118);_pump (/opt/a/swarm_agent/raft/driver.py:9) 10
+RUN = "run (asyncio/runners.py:118)"
+FOLDED = f"""\
+{RUN};run (/opt/a/swarm_agent/daemon.py:90);_pump (/opt/a/swarm_agent/raft/driver.py:7);dumps (json/x.py:3) 30
+{RUN};_pump (/opt/a/swarm_agent/raft/driver.py:9) 10
 select (selectors.py:468) 60
 """
 

@@ -40,7 +40,7 @@ lint: $(VENV)/.made ## style, types, layers, playbooks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/ansible-lint
+	tests/ansible-lint
 
 test-unit: $(VENV)/.made ## seconds: everything that needs no hosts
 	$(BIN)/pytest -q tests/unit tests/sim

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import registry
 import tiny
-from swarmlab import engine, hosts, links
-from swarmlab.command import LabError
-from swarmlab.identity import host_names
-from swarmlab.state import Home, State
+from ansible_collections.swarm.lab.plugins.module_utils import engine, hosts, links
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.identity import host_names
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home, State
 
 
 def main(root: Path, argv: Sequence[str]) -> int:

@@ -29,14 +29,14 @@ from typing import Any, TypeVar
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "roles" / "lab" / "module_utils"), str(ROOT / "tests" / "lab")]
+sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests" / "lab")]
 
 import registry  # noqa: E402
 import tiny  # noqa: E402
-from swarmlab import engine, hosts, links  # noqa: E402
-from swarmlab.command import environment  # noqa: E402
-from swarmlab.identity import machine_address  # noqa: E402
-from swarmlab.state import Home  # noqa: E402
+from ansible_collections.swarm.lab.plugins.module_utils import engine, hosts, links  # noqa: E402
+from ansible_collections.swarm.lab.plugins.module_utils.command import environment  # noqa: E402
+from ansible_collections.swarm.lab.plugins.module_utils.identity import machine_address  # noqa: E402
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home  # noqa: E402
 
 T = TypeVar("T")
 

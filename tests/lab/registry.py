@@ -14,11 +14,17 @@ import json
 import time
 from collections.abc import Iterator
 
-from swarmlab import hosts
-from swarmlab.command import LabError
-from swarmlab.engine import docker
-from swarmlab.identity import REGISTRY_NAME, REGISTRY_PORT, container_name, network_name, registry_address
-from swarmlab.state import Home
+from ansible_collections.swarm.lab.plugins.module_utils import hosts
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.engine import docker
+from ansible_collections.swarm.lab.plugins.module_utils.identity import (
+    REGISTRY_NAME,
+    REGISTRY_PORT,
+    container_name,
+    network_name,
+    registry_address,
+)
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 from tiny import Archive
 
 _START_SECONDS = 30

@@ -21,10 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmlab.command import LabError, attempt, run, run_to_file
-from swarmlab.engine import cli, docker
-from swarmlab.hosts import socket_target
-from swarmlab.state import Home
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError, attempt, run, run_to_file
+from ansible_collections.swarm.lab.plugins.module_utils.engine import cli, docker
+from ansible_collections.swarm.lab.plugins.module_utils.hosts import socket_target
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 
 SOURCES = Path(__file__).parent / "images"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

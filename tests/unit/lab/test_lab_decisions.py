@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "roles" / "lab" / "module_utils"))
-
-from swarmlab import hosts, identity, links  # noqa: E402
-from swarmlab.command import LabError  # noqa: E402
-from swarmlab.state import Home, State  # noqa: E402
+from ansible_collections.swarm.lab.plugins.module_utils import hosts, identity, links
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home, State
 
 NETWORK = ipaddress.IPv4Network
 

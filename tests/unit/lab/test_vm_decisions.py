@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "roles" / "lab" / "module_utils"))
-
-from swarmlab import vm_image, vms  # noqa: E402
-from swarmlab.command import LabError  # noqa: E402
-from swarmlab.image import Recipe  # noqa: E402
-from swarmlab.state import Home  # noqa: E402
+from ansible_collections.swarm.lab.plugins.module_utils import vm_image, vms
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.image import Recipe
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 
 SETTINGS = vms.Settings("10.77.0.0/24", 16220, 1024, "/cache/vm-1", "AAAA", ("host1", "host2"))
 

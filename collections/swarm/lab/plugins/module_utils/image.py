@@ -8,9 +8,10 @@ builds a new image, no change costs one look-up. The tarball stays in `.cache/la
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .command import run
 from .engine import docker, docker_attempt
@@ -59,6 +60,19 @@ class Recipe:
     @property
     def tag(self) -> str:
         return f"{REPOSITORY}:{self.fingerprint}"
+
+
+# Parameters of the modules that make images; their documentation is the fragment `recipe`.
+RECIPE_SPEC: dict[str, dict[str, object]] = {
+    "source": {"type": "path", "required": True},
+    "suite": {"type": "str", "required": True},
+    "mirrors": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def recipe_of(params: Mapping[str, Any], base: Path | None = None) -> Recipe:
+    """The recipe that a module's parameters tell."""
+    return Recipe(Path(params["source"]), params["suite"], tuple(params["mirrors"]), base)
 
 
 def present(recipe: Recipe) -> bool:

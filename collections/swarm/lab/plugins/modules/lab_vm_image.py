@@ -7,34 +7,22 @@ module: lab_vm_image
 short_description: Have the disk and kernel that lab VMs are started from
 description:
   - Builds them from Debian packages, as root, when they are not in the cache.
+extends_documentation_fragment: swarm.lab.recipe
 options:
   cache:
     description: Folder to keep them in.
-    type: path
-    required: true
-  source:
-    description: Folder with the package list, the customising scripts and the files they install.
     type: path
     required: true
   base:
     description: Folder of another image, whose packages this one has as well.
     type: path
     required: true
-  suite:
-    description: Debian release.
-    type: str
-    required: true
-  mirrors:
-    description: Mirrors or sources files for mmdebstrap. Empty means its defaults.
-    type: list
-    elements: str
-    default: []
 author: swarm.cluster contributors (@swarm-cluster)
 """
 
 EXAMPLES = r"""
 - name: Have the image of the VMs
-  lab_vm_image:
+  swarm.lab.lab_vm_image:
     cache: "{{ lab_root }}/.cache/lab"
     source: "{{ role_path }}/files/vm-image"
     base: "{{ role_path }}/files/host-image"
@@ -53,27 +41,24 @@ directory:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swarmlab import vm_image
-from ansible.module_utils.swarmlab.command import LabError
-from ansible.module_utils.swarmlab.image import Recipe
+from ansible_collections.swarm.lab.plugins.module_utils import vm_image
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.image import RECIPE_SPEC, recipe_of
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "cache": {"type": "path", "required": True},
-            "source": {"type": "path", "required": True},
+            **RECIPE_SPEC,
             "base": {"type": "path", "required": True},
-            "suite": {"type": "str", "required": True},
-            "mirrors": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
-    asked = module.params
-    recipe = Recipe(Path(asked["source"]), asked["suite"], tuple(asked["mirrors"]), Path(asked["base"]))
-    image = vm_image.image_of(Path(asked["cache"]), recipe)
+    cache, recipe = Path(module.params["cache"]), recipe_of(module.params, base=Path(module.params["base"]))
+    image = vm_image.image_of(cache, recipe)
     try:
-        changed = not image.present if module.check_mode else vm_image.ensure(Path(asked["cache"]), recipe)
+        changed = not image.present if module.check_mode else vm_image.ensure(cache, recipe)
     except LabError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed, directory=str(image.directory))

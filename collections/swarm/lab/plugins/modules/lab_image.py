@@ -7,30 +7,18 @@ module: lab_image
 short_description: Have the image that lab hosts are started from
 description:
   - Builds it with mmdebstrap and imports it into the machine's engine, when the engine does not have it.
+extends_documentation_fragment: swarm.lab.recipe
 options:
   root:
     description: The checkout whose lab this is; its cache keeps the tarball.
     type: path
     required: true
-  source:
-    description: Folder with the package list, the customising script and the files it installs.
-    type: path
-    required: true
-  suite:
-    description: Debian release.
-    type: str
-    required: true
-  mirrors:
-    description: Mirrors or sources files for mmdebstrap. Empty means its defaults.
-    type: list
-    elements: str
-    default: []
 author: swarm.cluster contributors (@swarm-cluster)
 """
 
 EXAMPLES = r"""
 - name: Have the image of the hosts
-  lab_image:
+  swarm.lab.lab_image:
     root: "{{ playbook_dir | dirname }}"
     source: "{{ role_path }}/files/host-image"
     suite: bookworm
@@ -48,23 +36,21 @@ tag:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swarmlab import engine, image
-from ansible.module_utils.swarmlab.command import LabError
-from ansible.module_utils.swarmlab.state import Home
+from ansible_collections.swarm.lab.plugins.module_utils import engine, image
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.image import RECIPE_SPEC, recipe_of
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
-            "source": {"type": "path", "required": True},
-            "suite": {"type": "str", "required": True},
-            "mirrors": {"type": "list", "elements": "str", "default": []},
+            **RECIPE_SPEC,
         },
         supports_check_mode=True,
     )
-    home = Home(Path(module.params["root"]))
-    recipe = image.Recipe(Path(module.params["source"]), module.params["suite"], tuple(module.params["mirrors"]))
+    home, recipe = Home(Path(module.params["root"])), recipe_of(module.params)
     try:
         if module.check_mode:
             changed = not (engine.answers() and image.present(recipe))

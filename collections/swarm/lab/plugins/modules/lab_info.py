@@ -17,7 +17,7 @@ author: swarm.cluster contributors (@swarm-cluster)
 
 EXAMPLES = r"""
 - name: Look for the programs that the lab calls
-  lab_info:
+  swarm.lab.lab_info:
     programs: {dockerd: docker.io}
 """
 

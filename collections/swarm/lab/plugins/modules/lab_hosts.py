@@ -34,7 +34,7 @@ author: swarm.cluster contributors (@swarm-cluster)
 
 EXAMPLES = r"""
 - name: Have three hosts
-  lab_hosts:
+  swarm.lab.lab_hosts:
     root: "{{ playbook_dir | dirname }}"
     image: "{{ image.tag }}"
 """
@@ -56,9 +56,9 @@ actions:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swarmlab import engine, hosts
-from ansible.module_utils.swarmlab.command import LabError
-from ansible.module_utils.swarmlab.state import Home
+from ansible_collections.swarm.lab.plugins.module_utils import engine, hosts
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 
 
 def actions_of(plan):

@@ -14,7 +14,7 @@ options:
     type: path
     required: true
   image:
-    description: Folder of the image, from M(lab_vm_image). Needed with O(state=present).
+    description: Folder of the image, from M(swarm.lab.lab_vm_image). Needed with O(state=present).
     type: path
   count:
     description: How many VMs, named C(host1) and on.
@@ -45,12 +45,12 @@ author: swarm.cluster contributors (@swarm-cluster)
 
 EXAMPLES = r"""
 - name: Have three VMs
-  lab_vms:
+  swarm.lab.lab_vms:
     directory: "{{ lab_root }}/.lab/vms"
     image: "{{ image.directory }}"
 
 - name: Let one lose its power
-  lab_vms:
+  swarm.lab.lab_vms:
     directory: "{{ lab_root }}/.lab/vms"
     state: "off"
     names: [host3]
@@ -78,8 +78,8 @@ actions:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swarmlab import vm_image, vms
-from ansible.module_utils.swarmlab.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils import vm_image, vms
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
 
 
 def reach(settings):

@@ -22,7 +22,7 @@ author: swarm.cluster contributors (@swarm-cluster)
 
 EXAMPLES = r"""
 - name: Have a container engine running
-  lab_engine:
+  swarm.lab.lab_engine:
     root: "{{ playbook_dir | dirname }}"
 """
 
@@ -31,9 +31,9 @@ RETURN = r""" # """
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.swarmlab import engine
-from ansible.module_utils.swarmlab.command import LabError
-from ansible.module_utils.swarmlab.state import Home
+from ansible_collections.swarm.lab.plugins.module_utils import engine
+from ansible_collections.swarm.lab.plugins.module_utils.command import LabError
+from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 
 
 def main():

@@ -69,6 +69,7 @@ class SmallNode:
     node_addr: str = ""
     error: str = ""
     joined: list[JoinRequest] = field(default_factory=list)
+    refusals: list[Exception] = field(default_factory=list)  # what the next joins end with
     engines: dict[str, Path] = field(default_factory=dict)  # of other nodes, by node id
 
     attachments: Any = None
@@ -112,6 +113,8 @@ class SmallNode:
     async def join(self, request: JoinRequest) -> None:
         if self.local_state != "inactive":
             raise Unavailable(errors.SWARM_EXISTS)
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.joined.append(request)
         self.local_state, self.node_id = "active", "node00000000000000000000b"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swarm_agent.model.errors import NoLeader
 from tests.unit.api.kit import CLUSTER_ID, NODE_ID, Door, make_node
 
 from .conftest import Module
@@ -38,6 +39,17 @@ async def test_joining(door: Door, module: Module) -> None:
     assert "SWMTKN" not in str({key: value for key, value in joined.items() if key != "invocation"})
     assert (await module("swarm_cluster", **arguments))["changed"] is False
     assert "is a worker of a cluster" in (await module("swarm_cluster"))["msg"]
+
+
+async def test_joining_waits_for_an_election(door: Door, module: Module) -> None:
+    """The manager that joined before this host makes the others elect; what passes by itself is no failure."""
+    door.node.refusals = [NoLeader(), NoLeader()]
+    arguments = {"state": "joined", "join_token": "SWMTKN-1-secret", "remote_addrs": ["10.1.1.1:2377"]}
+    assert (await module("swarm_cluster", **arguments))["changed"] and door.node.refusals == []
+    await module("swarm_cluster", state="left")
+    door.node.refusals = [NoLeader()] * 9
+    late = await module("swarm_cluster", **arguments, wait_timeout=0)
+    assert late["failed"] and "does not have a leader" in late["msg"]
 
 
 async def test_leaving(swarm: Door, module: Module) -> None:

@@ -6,6 +6,8 @@ itself."""
 
 from __future__ import annotations
 
+import time
+
 from ansible_collections.swarm.cluster.plugins.module_utils.client import ApiError, ClientError, Unreachable
 from ansible_collections.swarm.cluster.plugins.module_utils.cluster import node_summary
 from ansible_collections.swarm.cluster.plugins.module_utils.declare import Declaration
@@ -100,7 +102,7 @@ class Place(Declaration):
         failures = []
         for remote in remotes:
             try:
-                self.client.post("/swarm/join", {**self.addresses(), "RemoteAddrs": [remote], "JoinToken": token})
+                self._ask_to_join(remote, token)
             except ApiError as error:
                 # 503: nobody there, or it takes longer than the call. Others are wrong whatever manager is asked.
                 if error.status != 503 or self._arrived():
@@ -112,6 +114,19 @@ class Place(Declaration):
             self.wait_for("active")
             return
         raise ClientError("no manager let this host join. " + "; ".join(failures))
+
+    def _ask_to_join(self, remote, token):
+        """One manager is asked. An election that is under way, as after the manager before this one, is waited for."""
+        request = {**self.addresses(), "RemoteAddrs": [remote], "JoinToken": token}
+        deadline = time.monotonic() + self.params["wait_timeout"]
+        while True:
+            try:
+                return self.client.post("/swarm/join", request)
+            except ApiError as error:
+                # 503 of the same kind means that the call was given up, not the joining.
+                if not error.passing or error.status != 500 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
     def leave(self, force):
         """Be in no cluster."""

@@ -4,6 +4,7 @@
     cluster_check.py deploy               an overlay, a service on it with six tasks, published on 8080
     cluster_check.py without HOST         the cluster as it has to be when HOST has lost its power
     cluster_check.py returned HOST        and when HOST is back
+    cluster_check.py mesh                 this host balances the published port and the service's address by IPVS
     cluster_check.py whole N              N nodes, all ready, and the service answers on each
     cluster_check.py remember             note when the service's containers were started
     cluster_check.py same N               as `whole`, by the containers noted, none of them restarted
@@ -110,6 +111,40 @@ def names() -> dict[str, list[str]] | None:
     return {"vip": one, "tasks": every} if len(one) == 1 and len(every) == REPLICAS and one[0] not in every else None
 
 
+def kernel_services() -> dict[int, int]:
+    """How many destinations each packet mark has in the kernel's table of IPVS."""
+    found: dict[int, int] = {}
+    for line in Path("/proc/net/ip_vs").read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["FWM"]:
+            mark = int(words[1], 16)
+            found[mark] = 0
+        elif words[:1] == ["->"] and found and words[1] != "RemoteAddress:Port":
+            found[mark] += 1
+    return found
+
+
+def mesh() -> None:
+    """What the agent says it told the kernel, and what the kernel has."""
+
+    def balanced() -> dict[str, str] | None:
+        done = subprocess.run(["swarmctl", "mesh", "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        report, kernel = json.loads(done.stdout), kernel_services()
+        assert report["balancer"] == "ipvs", f"balanced by {report['balancer']}: {report['reason']}"
+        assert not report["failures"] + report["problems"], report
+        ours = [item for item in report["frontends"] if {b["service"] for b in item["backends"]} == {SERVICE}]
+        seen = {}
+        for item in ours:
+            assert item["programmed"].startswith("ipvs "), item
+            counts = [kernel.get(int(mark, 16), 0) for mark in item["programmed"].removeprefix("ipvs ").split(", ")]
+            assert set(counts) == {REPLICAS}, f"{item['name']}: destinations in the kernel {counts}"
+            seen[item["name"]] = f"{item['programmed']}, {REPLICAS} destinations in the kernel"
+        return seen if {item["kind"] for item in ours} == {"port", "vip"} and f"{PORT}/tcp" in seen else None
+
+    eventually("balanced by IPVS", balanced)
+
+
 def deploy() -> None:
     docker("network", "create", "--driver", "overlay", "app")
     docker(
@@ -178,6 +213,7 @@ if __name__ == "__main__":
         "deploy": deploy,
         "without": without,
         "returned": returned,
+        "mesh": mesh,
         "whole": whole,
         "remember": remember,
         "same": same,

@@ -21,7 +21,10 @@ QUICK = ("-e", "netcheck_timeout=12")
 def _whole(lab: Lab) -> Iterator[None]:
     yield
     for host in lab:
-        host.exec("nft delete table inet netchecktest 2>/dev/null; ip link set dev eth0 mtu 1500")
+        host.exec(
+            "nft delete table inet netchecktest 2>/dev/null; nft delete table ip netchecknat 2>/dev/null;"
+            f"ip address del {masked(host)}/32 dev eth0 2>/dev/null; ip link set dev eth0 mtu 1500"
+        )
     lab.restore()
 
 
@@ -30,6 +33,21 @@ def refuse(host: Host, *rules: str) -> None:
     chain = "add chain inet netchecktest in { type filter hook input priority -10; }"
     added = "\n".join(f"add rule inet netchecktest in {rule} drop" for rule in rules)
     host.exec("nft -f -", stdin=f"add table inet netchecktest\n{chain}\n{added}\n")
+
+
+def masked(host: Host) -> str:
+    """An address of the lab's network that no host has."""
+    network, number = host.address.rsplit(".", 1)
+    return f"{network}.{int(number) + 200}"
+
+
+def translate(host: Host, target: Host) -> str:
+    """Let what the host sends to the target come from another address, as behind a router that hides it."""
+    chain = "add chain ip netchecknat out { type nat hook postrouting priority 100; }"
+    rule = f"add rule ip netchecknat out ip daddr {target.address} snat to {masked(host)}"
+    host.exec(f"ip address add {masked(host)}/32 dev eth0")
+    host.exec("nft -f -", stdin=f"add table ip netchecknat\n{chain}\n{rule}\n")
+    return masked(host)
 
 
 def told(*arguments: str, well: bool) -> str:
@@ -63,3 +81,11 @@ def test_a_cut_link_and_a_path_that_swallows_large_packets(lab: Lab) -> None:
     text = told(*QUICK, well=False)
     assert "packets of 1420 bytes get from host2 to host3" in text and "driver.mtu=1370" in text
     assert "from host1 to host2: 7946/tcp" in text and "4789/udp (nothing arrives)" in text
+
+
+def test_translated_addresses_are_named_in_the_direction_that_they_are_seen_in(lab: Lab) -> None:
+    first, _, third, *_ = lab
+    other = translate(first, third)
+    text = told(*QUICK, well=False)
+    assert f"host3 sees host1 as {other}, not as {first.address}" in text
+    assert "sees host3 as" not in text and "host2 sees host1" not in text

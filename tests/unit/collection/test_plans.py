@@ -34,7 +34,8 @@ GOOD: dict[str, Any] = {
     "listening": {},
     "memory": 2**31,
     "disk_free": 2**33,
-    "clock_difference": 0.4,
+    "time": 1000.0,
+    "asked_at": 999.0,
     "findings": [],
 }
 PORTS = [("tcp", 2377), ("tcp", 7946)]
@@ -50,13 +51,15 @@ def test_a_good_host_has_no_findings() -> None:
         ({"root": False, "user": "joe"}, "root", "user joe"),
         ({"systemd": False, "init": "sh"}, "systemd", "process 1 is sh"),
         ({"python": "3.10.12"}, "python", "Python 3.10.12"),
+        ({"kernel_features": {"bridge": False}}, "kernel", "no bridges"),
         ({"kernel_features": {"vxlan": False}}, "kernel", "no VXLAN"),
+        ({"kernel_features": {"veth": False}}, "kernel", "no veth pairs"),
+        ({"kernel_features": {"nat": False}}, "kernel", "no iptables' nat table"),
         ({"engine_in_swarm": True}, "engine", "swarm mode"),
         ({"engine_path": "", "package_manager": ""}, "engine", "no dockerd"),
         ({"listening": {"7946/tcp": "nginx"}}, "port", "7946/tcp is taken by nginx"),
         ({"memory": 2**27}, "memory", "128 MiB"),
         ({"disk_free": 0}, "disk", "0 MiB free"),
-        ({"clock_difference": -90.0}, "clock", "-90 s"),
     ],
 )
 def test_each_finding_says_what_was_found_and_how_to_mend_it(change: dict[str, Any], check: str, found: str) -> None:
@@ -75,12 +78,30 @@ def test_a_port_of_our_own_agent_is_free() -> None:
 
 
 def test_hosts_that_share_an_identity_are_named() -> None:
-    twin = {**GOOD, "address": "10.0.0.2"}
-    found = all_findings({"host1": GOOD, "clone": twin})
-    assert [entry["check"] for entry in found["host1"]] == ["hostname", "machine_id"]
+    found = all_findings({"host1": GOOD, "clone": GOOD}, now=1001)
+    assert [entry["check"] for entry in found["host1"]] == ["hostname", "machine_id", "address"]
     text = findings_text(found)
     assert "hostname host1, as on clone" in text and "hostnamectl set-hostname" in text
-    assert all_findings({"host1": GOOD, "clone": twin}, ["hostname", "machine_id"]) == {}
+    assert "machine id a, as on clone" in text and "address 10.0.0.1, as on host1" in text
+    assert all_findings({"host1": GOOD, "clone": GOOD}, ["hostname", "machine_id", "address"], 1001) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "answered", "found"),
+    [
+        (1000.0, 1000.5, 1001.0, []),
+        (1000.0, 1150.0, 1160.0, []),  # answered late by a busy machine: nothing is known to be wrong
+        (1000.0, 1090.0, 1010.0, ["at least 80 s ahead of the controller"]),
+        (1000.0, 910.0, 1500.0, ["at least 90 s behind the controller"]),
+    ],
+)
+def test_a_clock_is_wrong_only_if_the_time_of_the_question_cannot_explain_it(
+    asked: float, told: float, answered: float, found: list[str]
+) -> None:
+    facts = {"host1": {**GOOD, "asked_at": asked, "time": told}}
+    entries = all_findings(facts, now=answered).get("host1", [])
+    assert [entry["found"] for entry in entries] == found
+    assert all(entry["fix"] == "timedatectl set-ntp true" for entry in entries)
 
 
 TWO = {"eth0": "10.0.0.1", "eth1": "192.168.1.1"}
@@ -104,6 +125,9 @@ def test_address_choice(
 ) -> None:
     address, finding = preflight.choose_address(addresses, explicit, hint, alone, default)
     assert address == chosen and (finding is None) == bool(chosen)
+    if finding:
+        words = explicit or ", ".join(f"{address} on {name}" for name, address in addresses.items()) or "no address"
+        assert words in finding["found"] and "set cluster_address" in finding["fix"]
 
 
 @pytest.mark.parametrize(("count", "word"), [(0, "needs one"), (2, "1 or 3"), (4, "3 or 5")])

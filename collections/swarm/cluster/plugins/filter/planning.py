@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ansible_collections.swarm.cluster.plugins.module_utils.membership import membership_plan
 from ansible_collections.swarm.cluster.plugins.module_utils.preflight import fleet_findings, manager_warning
 
@@ -23,9 +25,9 @@ def findings_text(findings):
     return "\n".join(lines)
 
 
-def all_findings(facts, accepted=()):
-    """Findings on each host and between hosts: facts by host in, findings by host out."""
-    between = fleet_findings(facts)
+def all_findings(facts, accepted=(), now=None):
+    """Findings on each host, and between hosts and the controller: facts by host in, findings by host out."""
+    between = fleet_findings(facts, time.time() if now is None else now)
     joined = {
         name: [entry for entry in [*values["findings"], *between[name]] if entry["check"] not in accepted]
         for name, values in facts.items()

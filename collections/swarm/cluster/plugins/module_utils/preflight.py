@@ -100,18 +100,34 @@ def host_findings(facts, ports):
         found.append(
             finding("disk", f"{facts['disk_free'] // 2**20} MiB free on /var/lib", wanted, "docker system prune")
         )
-    if abs(facts["clock_difference"]) > MAX_CLOCK_DIFFERENCE:
-        seconds = f"{facts['clock_difference']:+.0f} s against the controller"
-        wanted = f"at most {MAX_CLOCK_DIFFERENCE} s: certificates have times"
-        found.append(finding("clock", seconds, wanted, "timedatectl set-ntp true"))
     if facts["address_finding"]:
         found.append(facts["address_finding"])
     return found
 
 
-def fleet_findings(hosts):
-    """Findings between hosts, by host: {name: facts} in, {name: [finding]} out."""
-    result = {name: [] for name in hosts}
+def clock_findings(asked, told, answered):
+    """What is wrong with a host's clock that told this time, asked and answered at these times of the controller.
+
+    The host read its clock at an unknown moment in between, which on a busy machine may be long: only what is wrong
+    whenever it was counts.
+    """
+    ahead, behind = told - answered, asked - told
+    if max(ahead, behind) <= MAX_CLOCK_DIFFERENCE:
+        return []
+    word, seconds = ("ahead of", ahead) if ahead > behind else ("behind", behind)
+    wanted = f"at most {MAX_CLOCK_DIFFERENCE} s: certificates have times"
+    return [finding("clock", f"at least {seconds:.0f} s {word} the controller", wanted, "timedatectl set-ntp true")]
+
+
+def fleet_findings(hosts, now):
+    """Findings between hosts and the controller, by host: {name: facts} in, {name: [finding]} out.
+
+    `now` is the controller's clock, read after all hosts have answered.
+    """
+    result = {
+        name: clock_findings(facts["asked_at"], facts["time"], now) if facts.get("asked_at") else []
+        for name, facts in hosts.items()
+    }
     fixes = {
         "hostname": ("hostname", "hostnamectl set-hostname NAME"),
         "machine_id": ("machine id", "rm /etc/machine-id && systemd-machine-id-setup, then reboot"),

@@ -41,7 +41,8 @@ options:
     default: false
   controller_time:
     description:
-      - The controller's clock in seconds since 1970, to compare with the host's. V(0) means not to.
+      - The controller's clock in seconds since 1970, for P(swarm.cluster.all_findings#filter) to compare with the
+        host's. V(0) means not to.
     type: float
     default: 0
 """

@@ -133,7 +133,7 @@ def images(home: Home, arguments: argparse.Namespace) -> None:
     for host in chosen:
         _check(host, state.hosts)
     archives = tiny.build(home, state.image, arguments.only or tiny.RECIPES)
-    for host, names in tiny.load_all(home, chosen, archives).items():
+    for host, names in tiny.load_all(home, chosen, archives, _tell).items():
         print(f"{host}: {', '.join(names) or 'has them all'}")
 
 
@@ -165,6 +165,10 @@ def _row(home: Home, state: State, present: dict[str, hosts.Machine], name: str)
     )
     silent = tuple(sorted(other for other, to in state.cuts if to == name))
     return Row(name, word, state.hosts[name], engine_up, agent_up, silent)
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
 
 
 def _check(name: str, known: dict[str, str]) -> None:

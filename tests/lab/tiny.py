@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from ansible_collections.swarm.lab.plugins.module_utils.state import Home
 
 SOURCES = Path(__file__).parent / "images"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOAD_SECONDS = 900  # an image; a second is usual, but four hosts may load at once on a machine that is busy
 _EPOCH = "2000-01-01T00:00:00Z"
 # What the HTTP server never imports, and is half of the standard library.
 _LIBRARY_WITHOUT = ("lib2to3", "idlelib", "test", "unittest", "pydoc_data", "ensurepip", "distutils", "tkinter")
@@ -97,8 +98,8 @@ def build(home: Home, host_image: str, names: Iterable[str]) -> list[Archive]:
     return [_build_one(home, host_image, full_name(name)) for name in names]
 
 
-def load(host: str, engine_socket: Path, archives: Iterable[Archive]) -> list[str]:
-    """Load images into the engine of a host; the names of those it did not have."""
+def load(host: str, engine_socket: Path, archives: Iterable[Archive], tell: Callable[[str], object]) -> list[str]:
+    """Load images into the engine of a host; the names of those it did not have. `tell` hears of each before it."""
     engine = ["docker", "--host", f"unix://{engine_socket}"]
     if attempt([*engine, "version"]).returncode != 0:
         raise LabError(f"{host} runs no engine ({engine_socket} is silent); site.yml starts it, load the images then")
@@ -106,17 +107,21 @@ def load(host: str, engine_socket: Path, archives: Iterable[Archive]) -> list[st
     for archive in archives:
         present = attempt([*engine, "image", "inspect", "--format", "{{.Id}}", archive.name])
         if present.stdout.strip() != archive.image_id:
-            run([*engine, "load", "--quiet", "--input", str(archive.path)])
+            tell(f"{host}: loading {archive.name}")
+            run([*engine, "load", "--quiet", "--input", str(archive.path)], timeout=_LOAD_SECONDS)
             loaded.append(archive.name)
     return loaded
 
 
-def load_all(home: Home, names: Iterable[str], archives: list[Archive]) -> dict[str, list[str]]:
+def load_all(
+    home: Home, names: Iterable[str], archives: list[Archive], tell: Callable[[str], object] = lambda text: None
+) -> dict[str, list[str]]:
     """Load images on several hosts at once; what each did not have."""
     names = list(names)
     sockets = [socket_target(home, name, "engine.sock") for name in names]
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(names, pool.map(load, names, sockets, [archives] * len(names)), strict=True))
+        loaded = pool.map(lambda name, socket: load(name, socket, archives, tell), names, sockets)
+        return dict(zip(names, loaded, strict=True))
 
 
 def _build_one(home: Home, host_image: str, name: str) -> Archive:

@@ -10,7 +10,7 @@ ROUNDS ?= 3
 MINUTES ?= 30
 FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab test-beside test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth bench-profile clean help sanity test-vm molecule
+.PHONY: up down status test lint test-unit test-lab test-beside test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth bench-profile clean help sanity test-vm molecule bench-playbooks
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -85,6 +85,9 @@ bench-growth: $(VENV)/.made ## a quarter of an hour: how cost grows to 1,000 nod
 bench-profile: $(VENV)/.made ## minutes: where the agent's processor time goes, into docs/profiles.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[profile]'
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m tests.bench.profiles
+
+bench-playbooks: $(VENV)/.made ## minutes: how long site.yml, adding a host and an upgrade under load take, as in docs/operating.md
+	$(BIN)/python -m tests.bench.playbooks
 
 bench-gossip: $(VENV)/.made ## minutes: the gossip on real sockets beside Debian's serf, the driver alone, the simulation by size
 	command -v serf > /dev/null || { apt-get update -qq && apt-get install -y -qq serf; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from typing import Any
@@ -26,6 +27,18 @@ def play(*arguments: str, check: bool = True, env: dict[str, str] | None = None)
     TIMES.append((time.monotonic() - begun, done.stdout.count("\nTASK ["), " ".join(arguments)))
     assert not check or done.returncode == 0, f"$ {' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def changed(output: str) -> dict[str, int]:
+    """`changed` of each host, from a playbook's recap."""
+    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)}
+
+
+def module_tasks(output: str) -> list[str]:
+    """The tasks of site.yml that ran over ssh: what a run without changes costs."""
+    controller = ("Validating", "Make sure", "Build", "Say", "Show", "outside of this run", "Let other")
+    ran = re.findall(r"^TASK \[(.*?)\]", output, re.MULTILINE)
+    return [name for name in ran if not any(word in name for word in controller)]
 
 
 def with_agents(lab: Lab) -> Lab:

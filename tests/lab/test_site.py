@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.clusterkit import cluster, outside, play, running, with_agents
+from tests.lab.clusterkit import changed, cluster, module_tasks, outside, play, running, with_agents
 from tests.lab.labkit import Lab, run
 
 pytestmark = pytest.mark.lab
@@ -21,11 +21,6 @@ def agents(lab: Lab) -> Iterator[Lab]:
     outside(lab)
     yield lab
     outside(lab)
-
-
-def changed(output: str) -> dict[str, int]:
-    """`changed` of each host, from the recap."""
-    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)}
 
 
 def archive(lab: Lab) -> str:
@@ -54,10 +49,7 @@ def test_a_cluster_is_founded_once_and_then_left_alone(agents: Lab) -> None:
     again = play("site.yml", "-e", pinned, "--diff").stdout
     assert set(changed(again).values()) == {0}, again
     assert set(changed(play("site.yml", "-e", pinned, "--check", "--diff").stdout).values()) == {0}
-    # A module task is one that ran over ssh: what a run without changes costs.
-    ran = re.findall(r"^TASK \[(.*?)\]", again, re.MULTILINE)
-    controller = ("Validating", "Make sure", "Build", "Say", "Show", "outside of this run", "Let other")
-    assert len([name for name in ran if not any(word in name for word in controller)]) <= 12, ran
+    assert len(module_tasks(again)) <= 12, again
 
 
 def test_labels_and_availability_from_the_inventory(agents: Lab) -> None:

@@ -20,7 +20,7 @@ Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 DEFAULT_LISTEN = "0.0.0.0"
 _BAD_ADVERTISE = "advertise address must be a non-zero IP address or network interface (with optional port number)"
 _BAD_LISTEN = "listen address must be an IP address or network interface (with optional port number)"
-_BAD_DATA_PATH = "data path address must be a non-zero IP address or network interface"
+_BAD_DATA_PATH = "data path address must be a non-zero IP address or network interface (without a port number)"
 _MUST_LISTEN = (
     "must specify a listening address because the address to advertise is not recognized as a system address, "
     "and a system's IP address to use could not be uniquely identified"

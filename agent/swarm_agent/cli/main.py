@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TextIO
 
 from rich.console import Console
 
@@ -25,6 +26,9 @@ VERBS: dict[str, ModuleType] = {
 
 DEFAULT_SOCKET = Path("/run/swarm-agent/docker.sock")
 
+UNFOLDED = 400
+"""Columns of an output that nobody looks at directly: more than any row has."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line: `swarmctl [--socket PATH] VERB …`."""
@@ -37,11 +41,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def console_for(stream: TextIO) -> Console:
+    """A terminal gets lines of its width; a file or another program (grep, awk) gets each row on one line."""
+    return Console(file=stream) if stream.isatty() else Console(file=stream, width=UNFOLDED)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one command; failures are one line on standard error and exit code 1."""
     arguments = build_parser().parse_args(argv)
     try:
-        VERBS[arguments.verb].run(Agent(arguments.socket), arguments, Console())
+        VERBS[arguments.verb].run(Agent(arguments.socket), arguments, console_for(sys.stdout))
     except CommandError as error:
         sys.exit(f"swarmctl: {error}")
 

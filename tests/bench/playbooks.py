@@ -62,7 +62,8 @@ def upgrade_under_load(hosts: Lab) -> tuple[Row, str]:
         row = timed("`upgrade.yml`, a new agent on four hosts, under load", "playbooks/upgrade.yml", "-e",
                     f"agent_archive={next_version(Path(scratch))}")  # fmt: skip
     restarted = len(set(before.items()) ^ set(containers(hosts).items()))
-    return row, f"{load.asked} requests meanwhile, {len(load.failures)} failed; {restarted} containers restarted."
+    told = f"{load.asked} requests meanwhile, {len(load.failures)} failed; {restarted} containers restarted."
+    return row, "\n".join([told, *load.failures])
 
 
 def main() -> None:

@@ -60,41 +60,11 @@ actions:
   sample: [created config web_settings_v2]
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.swarm.cluster.plugins.module_utils.blobs import BLOB_SPEC, declare_blob
-from ansible_collections.swarm.cluster.plugins.module_utils.client import CONNECTION_SPEC
-from ansible_collections.swarm.cluster.plugins.module_utils.declare import Declaration, carry_out
-
-
-class Config(Declaration):
-    """One config on a manager."""
-
-    name = ""
-
-    def work(self):
-        """Bring it to its state."""
-        self.name = declare_blob(self, "config")
-
-    def result(self):
-        """Which object holds the content."""
-        found = self.named("/configs", self.name) if self.name else None
-        return {"config_name": self.name, "config_id": found["ID"] if found else ""}
+from ansible_collections.swarm.cluster.plugins.module_utils.blob_module import run
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            **CONNECTION_SPEC,
-            **BLOB_SPEC,
-            "data": {"type": "str"},
-            "data_base64": {"type": "str"},
-        },
-        required_if=[("state", "present", ("data", "data_base64"), True)],
-        mutually_exclusive=[("data", "data_base64")],
-        supports_check_mode=True,
-    )
-    declaration = Config(module)
-    carry_out(module, declaration, declaration.work)
+    run("config")
 
 
 if __name__ == "__main__":

@@ -68,42 +68,11 @@ actions:
   sample: [created secret db_password_v2]
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.swarm.cluster.plugins.module_utils.blobs import BLOB_SPEC, declare_blob
-from ansible_collections.swarm.cluster.plugins.module_utils.client import CONNECTION_SPEC
-from ansible_collections.swarm.cluster.plugins.module_utils.declare import Declaration, carry_out
-
-
-class Secret(Declaration):
-    """One secret on a manager."""
-
-    name = ""
-
-    def work(self):
-        """Bring it to its state."""
-        self.name = declare_blob(self, "secret")
-
-    def result(self):
-        """Which object holds the content."""
-        found = self.named("/secrets", self.name) if self.name else None
-        return {"secret_name": self.name, "secret_id": found["ID"] if found else ""}
+from ansible_collections.swarm.cluster.plugins.module_utils.blob_module import run
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            **CONNECTION_SPEC,
-            **BLOB_SPEC,
-            "data": {"type": "str", "no_log": True},
-            "data_base64": {"type": "str", "no_log": True},
-            "force": {"type": "bool", "default": False},
-        },
-        required_if=[("state", "present", ("data", "data_base64"), True)],
-        mutually_exclusive=[("data", "data_base64")],
-        supports_check_mode=True,
-    )
-    declaration = Secret(module)
-    carry_out(module, declaration, declaration.work)
+    run("secret", {"force": {"type": "bool", "default": False}})
 
 
 if __name__ == "__main__":

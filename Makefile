@@ -43,7 +43,7 @@ lint: $(VENV)/.made ## style, types, layers, playbooks
 	tests/ansible-lint
 
 test-unit: $(VENV)/.made ## seconds: everything that needs no hosts
-	$(BIN)/pytest -q tests/unit tests/sim
+	$(BIN)/pytest -q -n auto --dist worksteal tests/unit tests/sim
 
 test-lab: $(VENV)/.made ## minutes: three real hosts, real engines, the real docker CLI
 	$(BIN)/pytest -q tests/lab tests/compat

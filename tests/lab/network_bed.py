@@ -20,9 +20,10 @@ from pathlib import Path
 import msgspec
 
 from swarm_agent.model.addresses import mac_of
+from swarm_agent.model.dualstack import DualStack
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
-from swarm_agent.model.specs import NetworkSpec
+from swarm_agent.model.specs import IPAMConfig, IPAMOptions, NetworkSpec
 from swarm_agent.network import NetworkTables, own_peer_rows
 from swarm_agent.network.names import bridge_name
 from swarm_agent.network.tables import VNI_OPTION
@@ -33,10 +34,17 @@ ROOT = HERE.parent.parent
 SERVER = """
 import socket, sys, threading
 name = sys.argv[1]
-tcp = socket.socket(); tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-tcp.bind(("", 80)); tcp.listen(64)
-udp = socket.socket(type=socket.SOCK_DGRAM); udp.bind(("", 53))
-def datagrams():
+def listen(family):
+    tcp = socket.socket(family); tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        for link in (tcp, udp):
+            link.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    tcp.bind(("", 80)); tcp.listen(64)
+    udp.bind(("", 53))
+    threading.Thread(target=datagrams, args=(udp,), daemon=True).start()
+    return tcp
+def datagrams(udp):
     while True:
         data, peer = udp.recvfrom(65536)
         udp.sendto(f"{name} {peer[0]}".encode(), peer)
@@ -45,18 +53,22 @@ def connection(link, peer):
         link.sendall(f"{name} {peer[0]}\\n".encode())
         while data := link.recv(65536):
             link.sendall(data)
-threading.Thread(target=datagrams, daemon=True).start()
+def serve(tcp):
+    while True:
+        threading.Thread(target=connection, args=tcp.accept(), daemon=True).start()
+both = [listen(socket.AF_INET), listen(socket.AF_INET6)]
 print("ready", flush=True)
-while True:
-    threading.Thread(target=connection, args=tcp.accept(), daemon=True).start()
+threading.Thread(target=serve, args=(both[1],), daemon=True).start()
+serve(both[0])
 """
 
 CLIENT = """
 import socket, sys, threading
 kind, host, port, source, count, payload = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
 for _ in range(int(count)):
     if kind == "tcp":
-        link = socket.socket()
+        link = socket.socket(family)
         link.settimeout(5)
         link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if int(source):
@@ -79,7 +91,7 @@ for _ in range(int(count)):
             print(f"error {error}")
         link.close()
     else:
-        link = socket.socket(type=socket.SOCK_DGRAM)
+        link = socket.socket(family, socket.SOCK_DGRAM)
         link.settimeout(5)
         if int(source):
             link.bind(("", int(source)))
@@ -89,6 +101,15 @@ for _ in range(int(count)):
         except OSError as error:
             print(f"error {error}")
         link.close()
+"""
+
+
+PING = """
+import socket, struct
+open("/proc/sys/net/ipv4/ping_group_range", "w").write("0 0")
+link = socket.socket(socket.{family}, socket.SOCK_DGRAM, {protocol}); link.settimeout(3)
+link.sendto(struct.pack(">BBHHH", {question}, 0, 0, 1, 1) + b"x" * 56, ("{address}", 0))
+assert link.recv(1500)[0] == {answer}
 """
 
 
@@ -131,15 +152,31 @@ class Host:
         return run(f"ip netns exec {self.namespace} {command}", check=check)
 
 
-def make_network(network_id: str, vni: int, name: str = "", ingress: bool = False, internal: bool = False) -> Network:
-    spec = NetworkSpec(name=name or network_id, ingress=ingress, internal=internal)
-    return Network(id=network_id, spec=spec, driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(vni)}))
+def make_network(
+    network_id: str,
+    vni: int,
+    name: str = "",
+    ingress: bool = False,
+    internal: bool = False,
+    subnets: Sequence[str] = (),
+) -> Network:
+    """`subnets`: of IPv4 and IPv6, for a network that has both."""
+    spec = NetworkSpec(name=name or network_id, ingress=ingress, internal=internal, ipv6_enabled=bool(subnets))
+    return Network(
+        id=network_id,
+        spec=spec,
+        driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(vni)}),
+        ipam_options=IPAMOptions(configs=[IPAMConfig(subnet) for subnet in subnets]) if subnets else None,
+    )
 
 
 class Bed:
-    """Three hosts h1..h3 with the networks "ingress" (10.0.0.0/24) and "net1" (10.0.1.0/24), and a client."""
+    """Three hosts h1..h3 with the networks "ingress" (10.0.0.0/24), "net1" (10.0.1.0/24) and "dual" (10.0.2.0/24 and
+    fd00:2::/64), and a client.
+    """
 
-    SUBNETS = {"ingress": "10.0.0", "net1": "10.0.1"}
+    SUBNETS = {"ingress": "10.0.0", "net1": "10.0.1", "dual": "10.0.2"}
+    DUAL = DualStack("10.0.2.0/24", "fd00:2::/64")
 
     def __init__(self, hosts: int = 3, balancer: str = "auto") -> None:
         self.balancer = balancer
@@ -154,6 +191,7 @@ class Bed:
         run(f"ip netns add {self.prefix}switch")
         self._in("switch", "ip link add br0 type bridge", "ip link set br0 up")
         self.networks = [make_network("ingress", 4097, ingress=True), make_network("net1", 4098)]
+        self.networks.append(make_network("dual", 4099, subnets=(self.DUAL.subnet, self.DUAL.subnet6)))
         self.hosts = [self._host(number) for number in range(1, hosts + 1)]
         self.client = self._machine("client", "10.99.0.100")
 
@@ -178,7 +216,7 @@ class Bed:
         name, address = f"h{number}", f"10.99.0.{number}"
         self._machine(name, address)
         # Like a host with Docker's firewall: nothing is forwarded that no rule accepts.
-        self._in(name, "sysctl -qw net.ipv4.ip_forward=1", "iptables -P FORWARD DROP")
+        self._in(name, "sysctl -qw net.ipv4.ip_forward=1", "iptables -P FORWARD DROP", "ip6tables -P FORWARD DROP")
         process = self._agent(name, address)
         own = {network: f"{prefix}.{10 + number}/24" for network, prefix in self.SUBNETS.items()}
         return Host(self, name, address, process, own)
@@ -270,6 +308,12 @@ class Bed:
                 f"ip link set {link} up",
                 f"ip route replace default via {host.own[network].partition('/')[0]}",
             )
+            if network == "dual":
+                self._in(
+                    name,
+                    f"ip addr add {self.DUAL.with_prefix(address)} dev {link} nodad",
+                    f"ip -6 route replace default via {self.DUAL.beside(host.own[network])}",
+                )
             self._in(host.name, f"ip link set {name}-{index} master {bridge_name(network)} up")
         process = subprocess.Popen(
             ["ip", "netns", "exec", namespace, sys.executable, "-c", SERVER, name], stdout=subprocess.PIPE, text=True
@@ -281,6 +325,14 @@ class Bed:
     def inside(self, name: str, code: str) -> None:
         """Run Python in a container."""
         subprocess.run(["ip", "netns", "exec", self.prefix + name, sys.executable, "-c", code], check=True, timeout=30)
+
+    def ping(self, name: str, address: str) -> None:
+        """An echo from a container to the address, answered; raises CalledProcessError."""
+        six = ":" in address
+        self.inside(
+            name, PING.format(address=address, family="AF_INET6" if six else "AF_INET", protocol=58 if six else 1,
+                              question=128 if six else 8, answer=129 if six else 0)
+        )  # fmt: skip
 
     def row(
         self,

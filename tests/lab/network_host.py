@@ -40,6 +40,11 @@ class BridgeMaker:
             f"ip link add {network.bridge} mtu {network.mtu} type bridge",
             f"ip addr add {network.gateway}/{prefix} dev {network.bridge}",
             f"ip link set {network.bridge} up",
+            *(
+                [f"ip addr add {network.gateway6}/{network.subnet6.partition('/')[2]} dev {network.bridge}"]
+                if network.subnet6
+                else []
+            ),
             *rules,
         ):
             await asyncio.to_thread(subprocess.run, command.split(), check=True)

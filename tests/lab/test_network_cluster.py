@@ -161,3 +161,51 @@ def test_what_others_destroy_is_put_back_and_told(lab: Lab, host1: Host) -> None
         eventually(repaired)
         eventually(lambda: http(host, BOTH) and ask(host, "web", "http://both/"))
     assert len(running(host1, "web")) == 3, "no task was lost over it"
+
+
+RESOLVE = """
+import socket, sys
+kind = {"A": socket.AF_INET, "AAAA": socket.AF_INET6, "PTR": 0}[sys.argv[1]]
+if kind:
+    print(*sorted({found[4][0] for found in socket.getaddrinfo(sys.argv[2], 80, kind, socket.SOCK_STREAM)}))
+else:
+    print(socket.gethostbyaddr(sys.argv[2])[0])
+"""
+
+
+def test_a_network_with_ipv6_has_addresses_names_and_vips_of_both_families(lab: Lab, host1: Host) -> None:
+    subnets = ["--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64"]
+    host1.docker("network", "create", "-d", "overlay", "--ipv6", "--attachable", *subnets, "dual")
+    for name, *options in (("six", "--replicas", "3"), ("rr", "--replicas", "2", "--endpoint-mode", "dnsrr")):
+        host1.docker("service", "create", "--name", name, "--network", "dual", *options, "whoami", timeout=120)
+    try:
+        [network] = json.loads(host1.docker("network", "inspect", "dual").out)
+        assert network["EnableIPv6"]
+        assert [pool["Subnet"] for pool in network["IPAM"]["Config"]] == ["10.9.0.0/24", "fd00:9::/64"]
+        [service] = json.loads(host1.docker("service", "inspect", "six").out)
+        vip, vip6 = (entry["Addr"] for entry in service["Endpoint"]["VirtualIPs"])
+        assert vip.startswith("10.9.0.") and vip6.startswith("fd00:9::") and vip6.endswith("/64")
+        host = next(host for host in lab if task_containers(host, "six"))
+        container = task_containers(host, "six")[0]
+
+        def resolve(kind: str, name: str) -> str:
+            return host.engine("exec", container, "python3", "-c", RESOLVE, kind, name).out.strip()
+
+        assert resolve("AAAA", "six") == vip6.partition("/")[0]
+        assert resolve("A", "six") == vip.partition("/")[0]
+        everybody = resolve("AAAA", "tasks.six").split()
+        assert len(everybody) == 3 and len(resolve("AAAA", "rr").split()) == 2
+        assert resolve("PTR", vip6.partition("/")[0]) == "six.dual"
+        # A container knows its own addresses by its own hosts file.
+        assert [resolve("PTR", address).split(".")[0] for address in everybody].count("six") == 2
+        for address in everybody:
+            assert eventually(lambda a=address: ask(host, "six", f"http://[{a}]/"))["peer"]["address"].startswith(
+                "fd00:9::"
+            )
+        answering = {ask(host, "six", f"http://[{vip6.partition('/')[0]}]/")["container"] for _ in range(30)}
+        assert len(answering) == 3
+        own = host1.docker("run", "--rm", "--network", "dual", "whoami", "python3", "-c", RESOLVE, "AAAA", "six")
+        assert own.out.strip() == vip6.partition("/")[0]
+    finally:
+        host1.docker("service", "rm", "six", "rr")
+        eventually(lambda: not host1.docker("network", "rm", "dual", check=False).code or None)

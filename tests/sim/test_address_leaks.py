@@ -25,12 +25,14 @@ from tests.sim.virtual_time import run
 CYCLES = 15
 
 
-def network(w: World, name: str, subnet: str, *, ingress: bool = False) -> Network:
-    pool = IPAMOptions(configs=[IPAMConfig(subnet=subnet)])
+def network(w: World, name: str, subnet: str, *, ingress: bool = False, subnet6: str = "") -> Network:
+    pool = IPAMOptions(configs=[IPAMConfig(subnet=each) for each in (subnet, subnet6) if each])
     driver = Driver(name="overlay")
     return Network(
         id=new_id(w.rng),
-        spec=NetworkSpec(name=name, ingress=ingress, driver_configuration=driver, ipam_options=pool),
+        spec=NetworkSpec(
+            name=name, ingress=ingress, driver_configuration=driver, ipam_options=pool, ipv6_enabled=bool(subnet6)
+        ),
     )
 
 
@@ -40,7 +42,7 @@ def published(port: int) -> PortConfig:
 
 async def deploy(w: World, number: int) -> tuple[str, list[str]]:
     """A stack of a network, two services that publish and one without a VIP; needs most of the addresses."""
-    own = network(w, f"stack{number}_default", "10.99.1.0/28")
+    own = network(w, f"stack{number}_default", "10.99.1.0/28", subnet6="fd00:99::/64" if number % 2 else "")
     await w.store.update(lambda tx: tx.create(own))
     services = [
         await w.create(

@@ -54,6 +54,10 @@ class NetworkPlace(Protocol):
     def mac(self) -> str: ...
 
     @property
+    def ip6(self) -> str:
+        """ "" on networks without IPv6."""
+
+    @property
     def resolvers(self) -> tuple[str, ...]:
         """The DNS servers that know the network's names."""
 

@@ -118,7 +118,8 @@ class PlainContainers:
         """A place, or None when the cluster has no such network either: the engine says so in its own words."""
         attachments = self._node.attachments
         assert attachments is not None
-        if ((config or {}).get("IPAMConfig") or {}).get("IPv4Address"):
+        given = (config or {}).get("IPAMConfig") or {}
+        if given.get("IPv4Address") or given.get("IPv6Address"):
             raise BadRequest(f"the managers choose the addresses on network {name}; a container cannot bring its own")
         try:
             return await attachments.attach(name)
@@ -158,7 +159,8 @@ def _decode(body: bytes) -> dict[str, Any]:
 
 
 def _endpoint(config: Any, place: NetworkPlace, version: tuple[int, int]) -> dict[str, Any]:
-    changed = {**(config or {}), "IPAMConfig": {"IPv4Address": place.ip}}
+    six = {"IPv6Address": place.ip6} if place.ip6 else {}
+    changed = {**(config or {}), "IPAMConfig": {"IPv4Address": place.ip, **six}}
     if version >= MAC_IN_ENDPOINT:
         changed["MacAddress"] = place.mac
     return changed

@@ -75,10 +75,16 @@ class DnsService:
         return sorted((listener.address, listener.port) for listener in self._listeners.values())
 
     def update(
-        self, networks: Iterable[Network], own: Mapping[str, str], endpoints: Iterable[tuple[str, EndpointRow]]
+        self,
+        networks: Iterable[Network],
+        own: Mapping[str, str],
+        endpoints: Iterable[tuple[str, EndpointRow]],
+        *,
+        vips6: bool = True,
     ) -> None:
-        """New tables. `own`: network id → this host's own address there, "10.0.1.2/24"."""
-        self._directory = build(networks, endpoints, self._directory)
+        """New tables. `own`: network id → this host's own address there, "10.0.1.2/24". `vips6`: whether this host
+        balances VIPs of IPv6; always the same."""
+        self._directory = build(networks, endpoints, self._directory, vips6=vips6)
         zones = self._directory.zones
         self._desks = {
             seen: desk for seen, desk in self._desks.items() if all(zones.get(zone.network_id) is zone for zone in seen)

@@ -8,6 +8,8 @@ A zone is one network. It knows, all in lower case:
     PTR                       of VIPs and task addresses
 Each of them also with ".NETWORK" behind it. The ingress network has no names, as in Swarm (swarm.md §4.3).
 
+On a network with IPv6 each of these addresses has the IPv6 address beside it (model.dualstack).
+
 A VIP is there from when the first task is about to start: it refuses until one is active, which programs try again,
 while many end over a name that does not exist. Where a name needs an active task and has none (tasks.SERVICE, dnsrr),
 it is *known without addresses*: denied here instead of being asked of resolvers outside. A task's own names hold as
@@ -23,8 +25,9 @@ import ipaddress
 import socket
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from swarm_agent.model.dualstack import DualStack, dual_stack
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import AddressRow, EndpointRow
 
@@ -74,6 +77,7 @@ class Zone:
     network_id: str
     name: str
     subnets: tuple[Subnet, ...] = ()
+    dual: DualStack | None = None  # of a network with IPv6
     parts: Mapping[str, Part] = field(default_factory=dict)
     index: Mapping[Key, tuple[Found, ...]] = field(default_factory=dict)
 
@@ -110,8 +114,15 @@ class Directory:
         return tuple(zone for one in ids if (zone := self.zones.get(one)) is not None)
 
 
-def build(networks: Iterable[Network], endpoints: Iterable[tuple[str, EndpointRow]], previous: Directory) -> Directory:
-    """The directory for these tables; `previous` lends all that is still true."""
+def build(
+    networks: Iterable[Network],
+    endpoints: Iterable[tuple[str, EndpointRow]],
+    previous: Directory,
+    *,
+    vips6: bool = True,
+) -> Directory:
+    """The directory for these tables; `previous` lends all that is still true, and was built with the same `vips6`:
+    whether VIPs of IPv6 are balanced on this host."""
     named = {network.id: network for network in networks if not network.spec.ingress}
     places: dict[str, dict[str, list[Place]]] = {network_id: defaultdict(list) for network_id in named}
     others: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
@@ -125,15 +136,15 @@ def build(networks: Iterable[Network], endpoints: Iterable[tuple[str, EndpointRo
                 )
     zones = {}
     for network_id, network in named.items():
-        empty = Zone(network_id, network.spec.name.lower(), _subnets(network))
+        empty = Zone(network_id, network.spec.name.lower(), _subnets(network), dual_stack(network))
         old = previous.zones.get(network_id, empty)
-        if (old.name, old.subnets) != (empty.name, empty.subnets):
+        if (old.name, old.subnets, old.dual) != (empty.name, empty.subnets, empty.dual):
             old = empty
-        zones[network_id] = _changed(old, places[network_id])
+        zones[network_id] = _changed(old, places[network_id], vips6)
     return Directory(zones, others)
 
 
-def _changed(zone: Zone, places: Mapping[str, list[Place]]) -> Zone:
+def _changed(zone: Zone, places: Mapping[str, list[Place]], vips6: bool) -> Zone:
     """The zone with the tasks that are there now; the same one when nothing changed."""
     for group in places.values():
         group.sort(key=_order)
@@ -150,44 +161,46 @@ def _changed(zone: Zone, places: Mapping[str, list[Place]]) -> Zone:
             else:
                 del index[key]
     for service_id in new:
-        parts[service_id] = part = part_of(zone.name, places[service_id])
+        parts[service_id] = part = part_of(zone.name, places[service_id], zone.dual, vips6)
         for key, found in part.found.items():
             index[key] = (*index.get(key, ()), found)
-    return Zone(zone.network_id, zone.name, zone.subnets, parts, index)
+    return replace(zone, parts=parts, index=index)
 
 
-def part_of(network: str, places: Sequence[Place]) -> Part:
-    """What the tasks of one service add to the zone of a network (by its name)."""
+def part_of(network: str, places: Sequence[Place], dual: DualStack | None = None, vips6: bool = True) -> Part:
+    """What the tasks of one service add to the zone of a network (by its name); `dual`: one with IPv6."""
     hosts: dict[str, set[bytes]] = defaultdict(set)
     pointers: dict[bytes, set[str]] = defaultdict(set)
     services: dict[str, set[Service]] = defaultdict(set)
     for owner, row, place in places:
-        address = _packed(place.ip)
-        if address is None:
+        addresses = _both(place.ip, dual)
+        if not addresses:
             continue
         task = task_name(owner, row)
         for name in (task, row.container_id[:SHORT_ID], row.hostname):
             if name:
-                hosts[name.lower()].add(address)
+                hosts[name.lower()].update(addresses)
         direct = f"{task}.{network}".lower()
-        pointers[address].add(direct)
+        for address in addresses:
+            pointers[address].add(direct)
         shared = tuple(name.lower() for name in (row.service_name, *place.aliases) if name)
-        virtual = _packed(place.vip) if place.vip else None
+        virtual = _both(place.vip, dual if vips6 else None) if place.vip else ()
         for name in shared:
             # Mentioned here even when nothing is added below: then the name is known, without addresses.
             balanced, tasks = hosts[name], hosts[f"tasks.{name}"]
-            if virtual is not None:
-                balanced.add(virtual)
+            if virtual:
+                balanced.update(virtual)
             elif row.active:
-                balanced.add(address)
+                balanced.update(addresses)
             if row.active:
-                tasks.add(address)
+                tasks.update(addresses)
         if not row.active:
             continue
         through = direct
-        if virtual is not None:
+        if virtual:
             through = f"{row.service_name}.{network}".lower()
-            pointers[virtual].add(through)
+            for address in virtual:
+                pointers[address].add(through)
         for port in row.ports:
             for name in shared if port.name else ():
                 label = f"_{port.name}._{port.protocol}.".lower()
@@ -218,6 +231,15 @@ def _packed(ip: str) -> bytes | None:
         return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
     except OSError:
         return None
+
+
+def _both(ip: str, dual: DualStack | None) -> tuple[bytes, ...]:
+    """The address, and the IPv6 address beside it."""
+    packed = _packed(ip)
+    if packed is None:
+        return ()
+    beside = _packed(dual.beside(ip)) if dual is not None and len(packed) == 4 else None
+    return (packed, beside) if beside is not None else (packed,)
 
 
 def _subnets(network: Network) -> tuple[Subnet, ...]:

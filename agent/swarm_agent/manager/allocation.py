@@ -23,6 +23,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from swarm_agent.model.dualstack import DualStack, dual_stack, ipv6_config, own_subnet6
 from swarm_agent.model.objects import (
     Cluster,
     Endpoint,
@@ -272,6 +273,8 @@ class AllocatorCore:
         configs = list(wanted.configs)
         place = next((at for at, config in enumerate(configs) if ":" not in config.subnet), None)
         config = configs[place] if place is not None else IPAMConfig()
+        if network.spec.ipv6_enabled and ipv6_config(configs) is None:
+            configs.append(IPAMConfig(own_subnet6(network.id)))
         if not config.subnet:
             subnet = self._holdings.subnets.take()
             if subnet is None:
@@ -285,6 +288,8 @@ class AllocatorCore:
             configs.insert(0, config)
         else:
             configs[place] = config
+        if network.spec.ipv6_enabled:
+            configs = [_with_gateway6(each, config) if ":" in each.subnet else each for each in configs]
         return replace(wanted, configs=configs)
 
     def _vni(self, network: Network) -> int:
@@ -365,16 +370,17 @@ class AllocatorCore:
         return Endpoint(spec=shown, ports=ports, virtual_ips=vips)
 
     def _vips(self, service: Service) -> list[EndpointVirtualIP]:
-        has = {vip.network_id: vip for vip in service.endpoint.virtual_ips}
+        has = {vip.network_id: vip for vip in service.endpoint.virtual_ips if ":" not in vip.addr}
         vips = []
         for network in self._service_networks(service):
             if not is_overlay(network):
                 continue
-            if network.id in has:
-                vips.append(has[network.id])
-            else:
+            vip = has.get(network.id)
+            if vip is None:
                 pool, number = self._address(network, f"a virtual IP for service {service.spec.name}")
-                vips.append(EndpointVirtualIP(network_id=network.id, addr=pool.text(number)))
+                vip = EndpointVirtualIP(network_id=network.id, addr=pool.text(number))
+            vips.append(vip)
+            vips += [EndpointVirtualIP(network_id=network.id, addr=text) for text in _beside(network, vip.addr)]
         return vips
 
     def _service_networks(self, service: Service) -> list[Network]:
@@ -422,7 +428,7 @@ class AllocatorCore:
             addresses = []
             if is_overlay(network):
                 pool, number = self._address(network, f"an address for task {task.id}")
-                addresses = [pool.text(number)]
+                addresses = [pool.text(number), *_beside(network, pool.text(number))]
             attachments.append(NetworkAttachment(network=network, addresses=addresses))
         return attachments
 
@@ -450,6 +456,13 @@ class AllocatorCore:
         return replace(node, attachments=attachments) if attachments != node.attachments else None
 
 
+def _with_gateway6(config: IPAMConfig, config4: IPAMConfig) -> IPAMConfig:
+    """An IPv6 subnet with the gateway beside that of the IPv4 subnet, unless the user chose one."""
+    if config.gateway:
+        return config
+    return replace(config, gateway=DualStack(config4.subnet, config.subnet).beside(config4.gateway))
+
+
 def endpoint_of(service: Service) -> Endpoint | None:
     """What a task keeps of its service's endpoint; a mode other than `vip` is kept also without ports."""
     if service.endpoint != Endpoint():
@@ -463,6 +476,12 @@ def _yields(service: Service, other: Service, port: tuple[str, int]) -> bool:
     other is older."""
     mine, theirs = (port in published(replace(each, spec=ServiceSpec())) for each in (service, other))
     return theirs if mine != theirs else (other.created_at, other.id) < (service.created_at, service.id)
+
+
+def _beside(network: Network, address: str) -> list[str]:
+    """The IPv6 address beside an address of the network, if the network has IPv6."""
+    dual = dual_stack(network)
+    return [dual.with_prefix(address)] if dual is not None else []
 
 
 def _targets(configs: Iterable[NetworkAttachmentConfig]) -> list[str]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from swarm_agent.model.objects import Network, Node, Service, Task
+from swarm_agent.model.dualstack import dual_stack, ipv4_config, ipv6_config
+from swarm_agent.model.objects import Endpoint, Network, Node, Service, Task
 from swarm_agent.model.specs import IPAMConfig
 
 from .addresses import AddressPool, NumberPool, SubnetPool, to_int
@@ -34,8 +35,7 @@ def is_overlay(network: Network) -> bool:
 
 def ipv4(network: Network) -> IPAMConfig | None:
     """The network's IPv4 subnet with range and gateway, once it is allocated (or given by the user)."""
-    options = network.ipam_options
-    return next((config for config in options.configs if ":" not in config.subnet), None) if options else None
+    return ipv4_config(network.ipam_options.configs) if network.ipam_options is not None else None
 
 
 def vni(network: Network) -> int | None:
@@ -52,15 +52,15 @@ def is_allocated(network: Network) -> bool:
 
 
 def addresses(obj: Holder) -> list[tuple[str, int]]:
-    """(network id, address) of everything that the object holds; the same twice counts twice."""
+    """(network id, address) of everything that the object holds; the same twice counts twice. An IPv6 address is held
+    with the IPv4 address that it stands beside (model.dualstack)."""
     if isinstance(obj, Task):
         if obj.status.state.is_terminal:
             return []
         own = [(each.network.id, to_int(text)) for each in obj.networks_attachments for text in _v4(each.addresses)]
-        shared = obj.endpoint.virtual_ips if obj.endpoint is not None else []
-        return own + [(vip.network_id, to_int(vip.addr)) for vip in shared]
+        return own + (_shared(obj.endpoint) if obj.endpoint is not None else [])
     if isinstance(obj, Service):
-        return [(vip.network_id, to_int(vip.addr)) for vip in obj.endpoint.virtual_ips]
+        return _shared(obj.endpoint)
     if isinstance(obj, Node):
         return [(network_id, to_int(text)) for network_id, text in obj.attachments.items()]
     return []
@@ -82,6 +82,10 @@ def _holds_the_same(old: Task, new: Task) -> bool:
         and old.networks_attachments == new.networks_attachments
         and old.endpoint == new.endpoint
     )
+
+
+def _shared(endpoint: Endpoint) -> list[tuple[str, int]]:
+    return [(vip.network_id, to_int(vip.addr)) for vip in endpoint.virtual_ips if ":" not in vip.addr]
 
 
 def _v4(texts: Iterable[str]) -> Iterable[str]:
@@ -194,11 +198,20 @@ class Holdings:
         config = ipv4(network)
         if config is None or not is_overlay(network) or network.id in self._pools:
             return
-        pool = self._pools[network.id] = AddressPool(
-            config.subnet, config.range, config.gateway, config.auxiliary_addresses.values()
-        )
+        reserved = [*config.auxiliary_addresses.values(), *_beside_reserved(network)]
+        pool = self._pools[network.id] = AddressPool(config.subnet, config.range, config.gateway, reserved)
         for address in self._homeless.pop(network.id, ()):
             pool.hold(address)
+
+
+def _beside_reserved(network: Network) -> list[str]:
+    """IPv4 addresses beside the IPv6 addresses that the user keeps for other things."""
+    dual = dual_stack(network)
+    if dual is None or network.ipam_options is None:
+        return []
+    config = ipv6_config(network.ipam_options.configs) or IPAMConfig()
+    kept = [config.gateway, *config.auxiliary_addresses.values()]
+    return [beside for text in kept if text and (beside := dual.back(text))]
 
 
 def _hosts(obj: Holder) -> list[str]:

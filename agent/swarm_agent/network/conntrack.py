@@ -2,7 +2,7 @@
 
 An entry keeps its target for as long as packets come, whatever the rules say meanwhile. So entries of a removed task
 go, and so do entries of UDP clients that sent to a port before any task stood behind it (tracked as untranslated).
-The kernel selects the entries itself (CTA_FILTER): one message where it can delete by selection, which Debian 12's 6.1
+The kernel selects IPv4 entries itself (CTA_FILTER): one message where it can delete by selection, which Debian 12's 6.1
 refuses; there it lists the selected entries (Linux 5.8 and later), and each is deleted by its own tuple.
 
 Blocking; runs in a worker thread. Message layout: linux/netfilter/nfnetlink_conntrack.h.
@@ -24,9 +24,10 @@ _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_
 _REQUEST, _ACK = 1, 4
 _NESTED = 0x8000
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
-_HEAD = struct.pack("BBH", socket.AF_INET, 0, 0)
+_HEAD, _HEAD6 = struct.pack("BBH", socket.AF_INET, 0, 0), struct.pack("BBH", socket.AF_INET6, 0, 0)
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_V4_SRC, _IP_V4_DST = 1, 2
+_IP_V6_SRC, _IP_V6_DST = 3, 4
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _BY_IP_SRC, _BY_IP_DST, _BY_PROTO, _BY_DST_PORT = 1 << 0, 1 << 1, 1 << 3, 1 << 5
@@ -44,7 +45,9 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class SentTo:
-    """Entries of packets sent to this port of any address (ip ""), or to this address (port 0), translated or not."""
+    """Entries of packets sent to this port of any IPv4 address (ip ""), or to this address (port 0), translated or
+    not.
+    """
 
     protocol: str
     port: int = 0
@@ -97,9 +100,10 @@ def _attribute(kind: int, payload: bytes) -> bytes:
 
 def drop(selections: list[Selection]) -> list[str]:
     """Delete the selected entries; returns what went wrong. None to delete is fine."""
+    errors = _drop_six([one for one in selections if ":" in one.ip])
+    selections = [one for one in selections if ":" not in one.ip]
     if not selections:
-        return []
-    errors = []
+        return errors
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
         link.bind((0, 0))
         link.settimeout(5)
@@ -115,6 +119,34 @@ def drop(selections: list[Selection]) -> list[str]:
             if code not in (0, errno.ENOENT):
                 errors.append(f"conntrack entries of {selection}: {os.strerror(code)}")
     return errors
+
+
+def _drop_six(selections: list[Selection]) -> list[str]:
+    """Delete entries of IPv6 addresses. They are selected here: the kernel's own selection leaves just those that are
+    meant (seen with 6.18; ctnetlink_filter_match_tuple takes "equal" for "different").
+    """
+    if not selections:
+        return []
+    try:
+        with _Conntrack() as link:
+            found = [
+                deletion(body) for body in link.dump(_GET, _HEAD6) if any(matches(one, body) for one in selections)
+            ]
+            codes = {code for code in link.send(found) if code not in (0, errno.ENOENT)}
+    except OSError as error:
+        return [f"conntrack entries of IPv6: {error}"]
+    return [f"conntrack entries of IPv6: {os.strerror(code)}" for code in sorted(codes)]
+
+
+def matches(selection: Selection, entry: bytes) -> bool:
+    """Whether an entry as the kernel listed it is of an IPv6 address that is meant."""
+    parts = dict(attributes(entry, len(_HEAD)))
+    direction, kind = (_TUPLE_REPLY, _IP_V6_SRC) if isinstance(selection, Answers) else (_TUPLE_ORIG, _IP_V6_DST)
+    one = dict(attributes(parts.get(direction, b""), 0))
+    if dict(attributes(one.get(_TUPLE_IP, b""), 0)).get(kind) != ipaddress.IPv6Address(selection.ip).packed:
+        return False
+    protocol = dict(attributes(one.get(_TUPLE_PROTO, b""), 0)).get(_PROTO_NUM, b"\0")[0]
+    return not selection.protocol or PROTOCOLS[selection.protocol] == protocol
 
 
 class _Conntrack(NetlinkSocket):
@@ -134,7 +166,7 @@ def drop_each(selection: Selection) -> int:
 def deletion(entry: bytes) -> Message:
     """The message that deletes an entry as the kernel listed it: its tuple with zones, and its id."""
     parts = dict(attributes(entry, len(_HEAD)))
-    body = _HEAD + _attribute(_TUPLE_ORIG | _NESTED, parts[_TUPLE_ORIG])
+    body = entry[: len(_HEAD)] + _attribute(_TUPLE_ORIG | _NESTED, parts[_TUPLE_ORIG])
     for kind in (_ZONE, _ID):
         if kind in parts:
             body += _attribute(kind, parts[kind])

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from .state import (
+    IPV6,
     AddLink,
     AddRule,
     Chain,
@@ -42,7 +43,10 @@ from .state import (
 
 K = TypeVar("K")
 V = TypeVar("V")
-TABLES = ("raw", "mangle", "nat", "filter")
+TABLES = tuple(table + family for family in ("", IPV6) for table in ("raw", "mangle", "nat", "filter"))
+
+
+CHOSEN_ONCE = ("name", "mtu", "ip_range", "ip_range6")  # of engine networks
 
 
 def changed(there: Mapping[K, V], wanted: Mapping[K, V]) -> Iterator[tuple[K, V]]:
@@ -69,7 +73,7 @@ def network_operations(there: KernelState, wanted: KernelState) -> tuple[list[Op
         present = there.networks.get(network_id)
         if present is None:
             creations.append(CreateNetwork(network))
-        elif replace(present, name=network.name, mtu=network.mtu, ip_range=network.ip_range) != network:
+        elif replace(present, **{name: getattr(network, name) for name in CHOSEN_ONCE}) != network:
             creations += [RemoveNetwork(present, force=True), CreateNetwork(network)]
     leaves = not wanted.vxlans  # in a cluster there is always the mesh tunnel
     removals: list[Operation] = [
@@ -178,4 +182,5 @@ def without_links(state: KernelState, links: set[str]) -> KernelState:
 def link_of_sysctl(path: str) -> str:
     """The link that a setting belongs to, or "" for a setting of the host."""
     parts = path.split("/")
-    return parts[3] if parts[:3] == ["net", "ipv4", "conf"] and parts[3] not in ("all", "default") else ""
+    of_link = parts[0] == "net" and parts[1] in ("ipv4", "ipv6") and parts[2] == "conf"
+    return parts[3] if of_link and parts[3] not in ("all", "default") else ""

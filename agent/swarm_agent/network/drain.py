@@ -8,16 +8,20 @@ before it was withdrawn, as the worker does it, and one whose owner is gone (dea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import msgspec
 
+from swarm_agent.model.dualstack import DualStack
 from swarm_agent.model.rows import EndpointRow
 
 from .conntrack import Answers, Selection, SentTo
 
 LINGER = 30.0
 """Seconds. Covers the default stop grace (10 s) with room; a longer one ends late connections early on other hosts."""
+
+NO_DUALS: Mapping[str, DualStack] = MappingProxyType({})
 
 OwnedRow = tuple[str, EndpointRow]
 
@@ -56,11 +60,14 @@ def advance(
     return Draining(rows, leaving), [*endpoints, *inactive]
 
 
-def stale_connections(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> list[Selection]:
+def stale_connections(
+    before: Sequence[OwnedRow], after: Sequence[OwnedRow], duals: Mapping[str, DualStack] = NO_DUALS
+) -> list[Selection]:
     """Connection tracking entries to drop when the rows that were planned with change.
 
     An address that serves no more loses its UDP entries; one that is gone altogether, or has gone over to another task,
-    loses all. A UDP port or VIP that gets its first task loses what was tracked while nobody answered.
+    loses all. A UDP port or VIP that gets its first task loses what was tracked while nobody answered. The same goes
+    for the IPv6 addresses beside them, on the networks in `duals`.
     """
     old_active, new_active = _addresses(before, True), _addresses(after, True)
     old, new = _holders(before), _holders(after)
@@ -69,7 +76,20 @@ def stale_connections(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> 
     selections += [Answers(ip, "udp") for ip in sorted(old_active - new_active - gone)]
     selections += [SentTo("udp", port) for port in sorted(_udp_ports(after) - _udp_ports(before))]
     selections += [SentTo("udp", ip=vip) for vip in sorted(_vips(after) - _vips(before))]
-    return selections
+    beside = _beside([*before, *after], duals) if duals else {}
+    return [*selections, *(replace(one, ip=beside[one.ip]) for one in selections if beside.get(one.ip))]
+
+
+def _beside(rows: Sequence[OwnedRow], duals: Mapping[str, DualStack]) -> dict[str, str]:
+    """IPv4 address of a row → the IPv6 address beside it."""
+    return {
+        ip: duals[address.network_id].beside(ip)
+        for _, row in rows
+        for address in row.addresses
+        if address.network_id in duals
+        for ip in (address.ip, address.vip)
+        if ip
+    }
 
 
 def _addresses(rows: Sequence[OwnedRow], active: bool) -> set[str]:

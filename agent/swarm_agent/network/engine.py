@@ -20,6 +20,7 @@ LIST_TIMEOUT = aiohttp.ClientTimeout(total=1)  # asked often, and must not hold 
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 _MTU = "com.docker.network.driver.mtu"
 _GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
+_GATEWAY_MODE6 = "com.docker.network.bridge.gateway_mode_ipv6"
 
 
 class EngineUnavailable(Exception):
@@ -119,15 +120,17 @@ def creation_request(network: EngineNetwork, name: str, major: int) -> dict[str,
         # From 28 on engines drop packets that reach a container through another link than its bridge, as those
         # of the mesh do, unless the network is "unprotected"; our own rules say what may come.
         options[_GATEWAY_MODE] = "nat-unprotected"
+        options |= {_GATEWAY_MODE6: "nat-unprotected"} if network.subnet6 else {}
+    pools = [{"Subnet": network.subnet, "Gateway": network.gateway, "IPRange": network.ip_range}]
+    if network.subnet6:
+        pools.append({"Subnet": network.subnet6, "Gateway": network.gateway6, "IPRange": network.ip_range6})
     return {
         "Name": name,
         "CheckDuplicate": False,
         "Driver": "bridge",
         "Internal": network.internal,
-        "IPAM": {
-            "Driver": "default",
-            "Config": [{"Subnet": network.subnet, "Gateway": network.gateway, "IPRange": network.ip_range}],
-        },
+        "EnableIPv6": bool(network.subnet6),
+        "IPAM": {"Driver": "default", "Config": pools},
         "Options": options,
         "Labels": {NETWORK_LABEL: network.network_id},
     }
@@ -135,16 +138,23 @@ def creation_request(network: EngineNetwork, name: str, major: int) -> dict[str,
 
 def read_network(network_id: str, entry: Mapping[str, Any]) -> EngineNetwork:
     """A network as GET /networks lists it."""
-    configs = (entry.get("IPAM") or {}).get("Config") or [{}]
+    configs = (entry.get("IPAM") or {}).get("Config") or []
+    own: Mapping[str, str] = next((config for config in configs if ":" not in config.get("Subnet", "")), {})
+    own6: Mapping[str, str] = next((config for config in configs if ":" in config.get("Subnet", "")), {})
+    if not entry.get("EnableIPv6"):
+        own6 = {}
     options = entry.get("Options") or {}
     mtu = options.get(_MTU, "")
     return EngineNetwork(
         network_id=network_id,
         name=entry.get("Name", ""),
         bridge=options.get(_BRIDGE_NAME, ""),
-        subnet=configs[0].get("Subnet", ""),
-        gateway=configs[0].get("Gateway", ""),
-        ip_range=configs[0].get("IPRange", ""),
+        subnet=own.get("Subnet", ""),
+        gateway=own.get("Gateway", ""),
+        ip_range=own.get("IPRange", ""),
         mtu=int(mtu) if mtu.isdigit() else 0,
         internal=bool(entry.get("Internal")),
+        subnet6=own6.get("Subnet", ""),
+        gateway6=own6.get("Gateway", ""),
+        ip_range6=own6.get("IPRange", ""),
     )

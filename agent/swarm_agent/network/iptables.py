@@ -36,9 +36,12 @@ def spread(targets: tuple[Target, ...], protocol: str = "") -> Chain:
     return tuple(rules)
 
 
-def refusals(vips: Iterable[VirtualAddress]) -> Chain:
+def refusals(vips: Iterable[VirtualAddress], family: str = "") -> Chain:
     """Filter rules that answer for VIPs without a task."""
-    return tuple(f"-d {vip.vip}/32 -j REJECT --reject-with icmp-port-unreachable" for vip in vips if not vip.targets)
+    length, icmp = (128, "icmp6") if family else (32, "icmp")
+    return tuple(
+        f"-d {vip.vip}/{length} -j REJECT --reject-with {icmp}-port-unreachable" for vip in vips if not vip.targets
+    )
 
 
 _RESTORE_PUBLISHED = (
@@ -61,7 +64,7 @@ class IptablesBalancer:
             ("nat", "SWARM-PRE"): (f"-j {VIRTUAL_CHAIN}", f"-m addrtype --dst-type LOCAL -j {PUBLISH_CHAIN}"),
         }
         chains.update(_published(published))
-        chains.update(_virtual(virtual, subnets))
+        chains.update(virtual_chains(virtual, subnets))
         return Balanced(chains)
 
 
@@ -78,20 +81,29 @@ def _published(frontends: Iterable[Published]) -> dict[ChainKey, Chain]:
     return chains
 
 
-def _virtual(frontends: Iterable[VirtualAddress], subnets: Mapping[str, str]) -> dict[ChainKey, Chain]:
+def virtual_chain(vip: str) -> str:
+    """The name of a VIP's chain."""
+    return chain_name("V", vip) if ":" in vip else f"SWARM-V-{vip}"
+
+
+def virtual_chains(
+    frontends: Iterable[VirtualAddress], subnets: Mapping[str, str], family: str = ""
+) -> dict[ChainKey, Chain]:
+    """The chains of VIPs, for iptables or for ip6tables (`family` IPV6). `subnets`: network id → subnet."""
     vips = list(frontends)
+    nat, length = f"nat{family}", 128 if family else 32
     chains: dict[ChainKey, Chain] = {}
     entries: dict[str, list[str]] = defaultdict(list)
     for frontend in vips:
         if frontend.targets:
-            chain = f"SWARM-V-{frontend.vip}"
-            entries[frontend.network_id].append(f"-d {frontend.vip}/32 -j {chain}")
-            chains["nat", chain] = (*set_bit(VIP_BIT), *spread(frontend.targets))
+            chain = virtual_chain(frontend.vip)
+            entries[frontend.network_id].append(f"-d {frontend.vip}/{length} -j {chain}")
+            chains[nat, chain] = (*set_bit(VIP_BIT), *spread(frontend.targets))
     networks = []
     for network_id, jumps in sorted(entries.items()):
         chain = chain_name("N", network_id)
         networks.append(f"-d {subnets[network_id]} -j {chain}")
-        chains["nat", chain] = tuple(jumps)
-    chains["nat", VIRTUAL_CHAIN] = tuple(networks)
-    chains["filter", REFUSE_CHAIN] = refusals(vips)
+        chains[nat, chain] = tuple(jumps)
+    chains[nat, VIRTUAL_CHAIN] = tuple(networks)
+    chains[f"filter{family}", REFUSE_CHAIN] = refusals(vips, family)
     return chains

@@ -20,11 +20,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from . import conntrack, ipvs_netlink, netlink
+from . import conntrack, ipv6, ipvs_netlink, netlink
 from .choice import AUTO, choose
 from .diff import kernel_operations, network_operations
 from .drain import Draining, OwnedRow, advance, stale_connections
 from .engine import EngineNetworks, EngineRefused, EngineUnavailable
+from .firewall import Firewall
 from .frontends import Balancer
 from .iptables import IptablesBalancer
 from .ipvs_netlink import IpvsWatch
@@ -43,9 +44,8 @@ from .state import (
     Restore,
     SetBridge,
 )
-from .tables import HostFacts, NetworkTables, NetworkUnavailable, is_overlay
+from .tables import HostFacts, NetworkTables, NetworkUnavailable, duals_of, is_overlay
 from .watch import Watch
-from .xtables import Xtables
 
 log = logging.getLogger("swarm.network")
 
@@ -102,7 +102,7 @@ class NetworkManager:
         self._reason = ""
         self._on_applied = on_applied
         self._clock = clock
-        self._xtables = Xtables()
+        self._firewall = Firewall()
         self._tables = NetworkTables()
         self._draining = Draining()
         self._planned_rows: list[OwnedRow] = []
@@ -133,6 +133,11 @@ class NetworkManager:
         return self._applied
 
     @property
+    def has_ipv6_vips(self) -> bool:
+        """Whether VIPs of IPv6 are balanced here."""
+        return not self._facts.no_ipv6_vips
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """What did not work in the last round, for people."""
         return self._failures
@@ -161,7 +166,8 @@ class NetworkManager:
         that was asked for.
         """
         mtu = await asyncio.to_thread(netlink.underlay_mtu, self._facts.underlay)
-        self._facts = replace(self._facts, mtu=mtu)
+        no_ipv6, no_vips = await asyncio.to_thread(ipv6.lacking)
+        self._facts = replace(self._facts, mtu=mtu, no_ipv6=no_ipv6, no_ipv6_vips=no_vips)
         self._balancer, self._reason = await asyncio.to_thread(choose, self._wanted_balancer)
         log.info("balancing by %s: %s", self._balancer.name, self._reason)
         if self._memory is not None:
@@ -290,7 +296,7 @@ class NetworkManager:
     def _undisturbed(self, kernel: KernelState) -> bool:
         return (
             not self._watch.disturbed(*self._numbers)
-            and self._xtables.undisturbed()
+            and self._firewall.undisturbed()
             and netlink.bridge_netfilter() == self._bridge_netfilter
             and netlink.read_sysctls(kernel.sysctls) == kernel.sysctls
             and self._ipvs.undisturbed(kernel)
@@ -307,7 +313,7 @@ class NetworkManager:
 
         engine_failures, removals = await self._create_networks(wanted, looking)
         operations, kernel_failures = await asyncio.to_thread(self._apply, wanted)
-        stale = stale_connections(self._planned_rows, rows)
+        stale = stale_connections(self._planned_rows, rows, duals_of(tables.networks))
         stale_failures = await asyncio.to_thread(conntrack.drop, stale)
         engine_failures += await self._change_networks(removals)
         if removals:  # a bridge of ours may be left where the engine's own had been deleted by others
@@ -389,7 +395,7 @@ class NetworkManager:
         for kind, group in groupby(operations, executor):
             match kind:
                 case "iptables":
-                    failures += self._xtables.execute(item for item in group if isinstance(item, Restore))
+                    failures += self._firewall.execute(item for item in group if isinstance(item, Restore))
                 case "ipvs":
                     failures += ipvs_netlink.execute(item for item in group if isinstance(item, IpvsOperation))
                 case _:
@@ -403,7 +409,7 @@ class NetworkManager:
     def _observe(self, wanted: KernelState) -> KernelState:
         self._looked = self._clock()
         self._watch.forget()  # what comes from here on may be missed below, and asks for another look
-        chains, jumps = self._xtables.observe(wanted.jumps)
+        chains, jumps = self._firewall.observe(wanted)
         services, destinations, timeouts = ipvs_netlink.observe()
         return replace(
             netlink.observe(wanted),
@@ -437,7 +443,8 @@ class NetworkManager:
         elif network_id not in self._tables.own:
             reason = "the manager has not given this host an address on it"
         else:
-            reason = "; ".join(self._failures) or "it is still being made"
+            told = [text for text in self._problems if network_id in text]
+            reason = "; ".join((*told, *self._failures)) or "it is still being made"
         name = known.spec.name if known else network_id
         return f"network {name} is not usable on this host after {timeout:.0f} s: {reason}"
 

@@ -19,6 +19,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import rt_scope
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD
 
 from .names import BRIDGE_PREFIX, MESH_LINK, RULE_PRIORITY, VXLAN_PREFIX, is_our_table
 from .nlsocket import Message
@@ -117,7 +118,7 @@ def observe(wanted: KernelState) -> KernelState:
     neighbours: dict[tuple[str, str], str] = {}
     routes: dict[tuple[int, str], tuple[str, str]] = {}
     with RouteSocket() as route:
-        for entry in route.neighbours(socket.AF_INET):
+        for entry in (*route.neighbours(socket.AF_INET), *route.neighbours(socket.AF_INET6)):
             name = names.get(entry.ifindex, "")
             if name in vxlans and entry.state & NUD_PERMANENT:
                 neighbours[name, entry.ip] = entry.mac
@@ -147,11 +148,14 @@ def observe(wanted: KernelState) -> KernelState:
 def _bridge(ip: Any, link: Any, wanted: Bridge | None) -> Bridge:
     addresses = _addresses(ip, link["index"])
     address = wanted.address if wanted and wanted.address in addresses else next(iter(addresses), "")
-    return Bridge(link.get("address"), address if link["state"] == "up" else "")
+    address6 = wanted.address6 if wanted and wanted.address6 else ""
+    if address6 and address6 not in _addresses(ip, link["index"], socket.AF_INET6):
+        address6 = ""
+    return Bridge(link.get("address"), address if link["state"] == "up" else "", address6)
 
 
-def _addresses(ip: Any, index: int) -> list[str]:
-    entries = ip.get_addr(family=socket.AF_INET, index=index)
+def _addresses(ip: Any, index: int, family: int = socket.AF_INET) -> list[str]:
+    entries = ip.get_addr(family=family, index=index)
     return [f"{entry.get('address')}/{entry['prefixlen']}" for entry in entries]
 
 
@@ -227,8 +231,8 @@ def _send(route: RouteSocket, pending: list[tuple[Operation, Message]]) -> list[
 
 def bridge_netfilter() -> bool:
     """Whether bridged packets pass iptables (absent without the kernel's br_netfilter)."""
-    path = "net/bridge/bridge-nf-call-iptables"
-    return read_sysctls([path]).get(path) == "1"
+    paths = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"]
+    return "1" in read_sysctls(paths).values()
 
 
 def open_hairpins() -> int:
@@ -363,6 +367,10 @@ class _Writer:
             prefixlen=interface.network.prefixlen,
             broadcast=str(interface.network.broadcast_address),
         )
+        if bridge.address6:
+            address6, _, length = bridge.address6.partition("/")
+            # Nobody else can have it, and while the kernel made sure of that the address would be of no use.
+            self._ip.addr("replace", index=index, address=address6, prefixlen=int(length), flags=IFA_F_NODAD)
         if created:
             self._take_back(index, interface.network)
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from swarm_agent.model.addresses import mac_of, reserved_range
+from swarm_agent.model.dualstack import dual_stack
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import EndpointRow, PeerRow
 
 from .frontends import Balancer, ingress_address, published_frontends, virtual_frontends
+from .ipv6 import chains_and_jumps, sysctls, virtual_addresses
 from .names import (
     HOST_MASK,
     MESH_ADDRESS,
@@ -31,7 +33,7 @@ from .names import (
 )
 from .rules import JUMPS, surrounding_chains
 from .state import Bridge, EngineNetwork, KernelPlan, KernelState, Rule, Vxlan
-from .tables import HostFacts, NetworkTables, is_overlay, mtu_of, vni_of
+from .tables import HostFacts, NetworkTables, duals_of, is_overlay, mtu_of, vni_of
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PROTOCOLS = ("", "tcp", "udp", "sctp")
@@ -65,10 +67,14 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
     neighbours: dict[tuple[str, str], str] = {}
     routes: dict[tuple[int, str], tuple[str, str]] = {}
 
+    duals = {network_id: dual for network_id, dual in duals_of(tables.networks).items() if network_id in networks}
+
     def remote(network_id: str, ip: str, mac: str, underlay: str) -> None:
         link = vxlan_name(network_id)
         fdb[link, mac] = underlay
         neighbours[link, ip] = mac
+        if network_id in duals and (ip6 := duals[network_id].beside(ip)):
+            neighbours[link, ip6] = mac
 
     for owner, peer in _usable_peers(tables, hosts, problems):
         if owner != facts.node_id and peer.network_id in networks:
@@ -86,7 +92,13 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
 
     subnets = {network_id: network.subnet for network_id, network in networks.items()}
     virtual = virtual_frontends((row for _, row in rows), networks)
-    for frontend in virtual:
+    virtual6 = virtual_addresses(virtual, duals) if not facts.no_ipv6_vips else []
+    if duals and facts.no_ipv6_vips:
+        names = ", ".join(networks[network_id].name for network_id in sorted(duals))
+        problems.append(
+            f"VIPs of IPv6 on {names}: {facts.no_ipv6_vips}; there names have tasks' addresses of IPv6 alone"
+        )
+    for frontend in (*virtual, *virtual6):
         # The tunnel answers ARP for a VIP with this host's own bridge, so the VIP needs to be nobody's address.
         gateway = networks[frontend.network_id].gateway
         neighbours[vxlan_name(frontend.network_id), frontend.vip] = mac_of(gateway)
@@ -105,6 +117,12 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
     chains = surrounding_chains(facts.underlay, others, overlays)
     balanced = balancer.balance(published_frontends((row for _, row in rows), ingress_id), virtual, subnets)
     chains.update(balanced.chains)
+    dual_networks = [networks[network_id] for network_id in duals]
+    chains6, jumps6 = chains_and_jumps(dual_networks, virtual6, vips=not facts.no_ipv6_vips)
+    chains.update(chains6)
+    settings = _sysctls([MESH_LINK, *(network.bridge for network in networks.values())])
+    for network in dual_networks:
+        settings |= sysctls(network, vxlan_name(network.network_id))
     problems += balanced.problems
 
     return KernelPlan(
@@ -114,6 +132,7 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
                 network.bridge: Bridge(
                     mac_of(network.gateway),
                     f"{network.gateway}/{network.subnet.partition('/')[2]}",
+                    f"{network.gateway6}/{network.subnet6.partition('/')[2]}" if network.subnet6 else "",
                 )
                 for network in networks.values()
             },
@@ -123,9 +142,9 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
             neighbours=neighbours,
             routes={**routes, **balanced.routes},
             rules=frozenset(rules) | balanced.rules,
-            sysctls={**_sysctls([MESH_LINK, *(network.bridge for network in networks.values())]), **balanced.sysctls},
+            sysctls={**settings, **balanced.sysctls},
             chains=chains,
-            jumps=JUMPS | balanced.jumps,
+            jumps=JUMPS | balanced.jumps | jumps6,
             services=balanced.services,
             destinations=balanced.destinations,
             timeouts=balanced.timeouts,
@@ -146,6 +165,9 @@ def _networks(
         own, vni = tables.own.get(network.id), vni_of(network)
         if own is None or vni is None:
             continue  # the manager has not given them yet; attach() waits for them
+        if network.spec.ipv6_enabled and facts.no_ipv6:
+            problems.append(f"network {network.spec.name} ({network.id}) has IPv6: {facts.no_ipv6}")
+            continue
         try:
             found[network.id] = _engine_network(network, own, facts)
         except ValueError as error:
@@ -157,15 +179,27 @@ def _networks(
 
 def _engine_network(network: Network, own: str, facts: HostFacts) -> EngineNetwork:
     interface = ipaddress.IPv4Interface(own)
+    dual = dual_stack(network)
+    reserved = reserved_range(interface.network)
+    six: dict[str, str] = {}
+    if dual is not None:
+        # Only addresses that the manager leaves alone; all of a subnet that is too small to have some.
+        first, length = dual.beside(str(reserved.network_address)), 128 - (32 - reserved.prefixlen)
+        six = {
+            "subnet6": str(ipaddress.IPv6Network(dual.subnet6, strict=False)),
+            "gateway6": dual.beside(own),
+            "ip_range6": str(ipaddress.IPv6Network(f"{first}/{length}", strict=False)),
+        }
     return EngineNetwork(
         network_id=network.id,
         name=network.spec.name or network.id,
         bridge=bridge_name(network.id),
         subnet=str(interface.network),
         gateway=str(interface.ip),
-        ip_range=str(reserved_range(interface.network)),
+        ip_range=str(reserved),
         mtu=mtu_of(network) or facts.mtu - VXLAN_OVERHEAD,
         internal=network.spec.internal,
+        **six,
     )
 
 

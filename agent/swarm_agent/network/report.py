@@ -14,9 +14,10 @@ import msgspec
 from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
 
 from .frontends import Published, ingress_address
+from .iptables import virtual_chain
 from .names import PUBLISHED_BIT, VIP_BIT
-from .state import Destination, KernelState
-from .tables import NetworkTables
+from .state import IPV6, ChainKey, Destination, KernelState
+from .tables import NetworkTables, duals_of
 
 OwnedRow = tuple[str, EndpointRow]
 
@@ -69,6 +70,7 @@ def frontends(
 ) -> list[Frontend]:
     """Ports first, by number; then VIPs, by network."""
     names = {network.id: network.spec.name or network.id for network in tables.networks}
+    duals = duals_of(tables.networks)
     ingress = next((network.id for network in tables.networks if network.spec.ingress), "")
     ports: dict[tuple[int, str, tuple[str, ...]], list[tuple[OwnedRow, AddressRow, PortRow]]] = defaultdict(list)
     vips: dict[tuple[str, str], list[tuple[OwnedRow, AddressRow]]] = defaultdict(list)
@@ -103,11 +105,19 @@ def frontends(
         name = f"{number}/{protocol}" + (f" on {', '.join(bound)}" if bound else "")
         backends = [backend(owned, address, port.target, marks) for owned, address, port in entries]
         network = names.get(ingress, "")
-        found.append(Frontend("port", name, network, _where(state, chain, marks), _sorted(backends)))
+        found.append(Frontend("port", name, network, _where(state, ("nat", chain), marks), _sorted(backends)))
     for (network, vip), places in sorted(vips.items()):
         marks = _marks(state, VIP_BIT, {(address.ip, 0) for _, address in places})
         backends = [backend(owned, address, 0, marks) for owned, address in places]
-        found.append(Frontend("vip", vip, network, _where(state, f"SWARM-V-{vip}", marks), _sorted(backends)))
+        where = _where(state, ("nat", virtual_chain(vip)), marks)
+        found.append(Frontend("vip", vip, network, where, _sorted(backends)))
+        dual = duals.get(places[0][1].network_id)
+        if dual is not None and (vip6 := dual.beside(vip)):
+            backends = [
+                msgspec.structs.replace(one, address=dual.beside(one.address), connections=None) for one in backends
+            ]
+            where = _where(state, (f"nat{IPV6}", virtual_chain(vip6)), ())
+            found.append(Frontend("vip", vip6, network, where, _sorted(backends)))
     return found
 
 
@@ -120,9 +130,9 @@ def _marks(state: KernelState, bit: int, targets: set[tuple[str, int]]) -> list[
     return sorted({mark for mark, ip, port in state.destinations if mark & bit and (ip, port) in targets})
 
 
-def _where(state: KernelState, chain: str, marks: Sequence[int]) -> str:
+def _where(state: KernelState, key: ChainKey, marks: Sequence[int]) -> str:
     if marks:
         return "ipvs " + ", ".join(f"{mark:#x}" for mark in marks)
-    if ("nat", chain) in state.chains:
-        return f"nat {chain}"
+    if key in state.chains:
+        return " ".join(key)
     return "nothing: no task is active"

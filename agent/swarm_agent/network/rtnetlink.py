@@ -21,6 +21,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _RTNH_ONLINK, _RTPROT_STATIC = 4, 4
 _RT_UNIVERSE, _RT_HOST, _RT_ANY_SCOPE = 0, 254, 255
 _RTN_ANY, _RTN_UNICAST, _RTN_LOCAL = 0, 1, 2
+_FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}  # by an address's length
 _NEIGHBOUR = struct.Struct("=BxHiHBB")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 
@@ -47,12 +48,12 @@ class RouteEntry:
 
 def set_neighbour(ifindex: int, ip: str, mac: str) -> Message:
     """IP → MAC, for good."""
-    body = _NEIGHBOUR.pack(socket.AF_INET, 0, ifindex, NUD_PERMANENT, 0, 0)
+    body = _NEIGHBOUR.pack(_family(ip), 0, ifindex, NUD_PERMANENT, 0, 0)
     return _change(NEW_NEIGHBOUR, body + _ip(_NDA_DST, ip) + _mac(mac))
 
 
 def remove_neighbour(ifindex: int, ip: str) -> Message:
-    return _change(DEL_NEIGHBOUR, _NEIGHBOUR.pack(socket.AF_INET, 0, ifindex, 0, 0, 0) + _ip(_NDA_DST, ip))
+    return _change(DEL_NEIGHBOUR, _NEIGHBOUR.pack(_family(ip), 0, ifindex, 0, 0, 0) + _ip(_NDA_DST, ip))
 
 
 def set_fdb(ifindex: int, mac: str, underlay: str) -> Message:
@@ -99,8 +100,12 @@ def _change(kind: int, body: bytes) -> Message:
     return Message(kind, _REPLACE | _CREATE if kind in (NEW_NEIGHBOUR, NEW_ROUTE) else 0, body)
 
 
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def _ip(kind: int, address: str) -> bytes:
-    return attribute(kind, socket.inet_aton(address))
+    return attribute(kind, socket.inet_pton(_family(address), address))
 
 
 def _mac(mac: str) -> bytes:
@@ -111,7 +116,7 @@ class RouteSocket(NetlinkSocket):
     """A netlink socket for routes and neighbours of this network namespace."""
 
     def neighbours(self, family: int) -> Iterator[NeighbourEntry]:
-        """All entries of AF_INET (neighbours) or AF_BRIDGE (forwarding tables)."""
+        """All entries of AF_INET or AF_INET6 (neighbours) or AF_BRIDGE (forwarding tables)."""
         for body in self.dump(GET_NEIGHBOUR, _NEIGHBOUR.pack(family, 0, 0, 0, 0, 0)):
             _, _, ifindex, state, flags, _ = _NEIGHBOUR.unpack_from(body)
             found = dict(attributes(body, _NEIGHBOUR.size))
@@ -121,7 +126,7 @@ class RouteSocket(NetlinkSocket):
                 ifindex,
                 state,
                 flags,
-                socket.inet_ntoa(address) if len(address) == 4 else "",
+                socket.inet_ntop(_FAMILIES[len(address)], address) if len(address) in _FAMILIES else "",
                 mac.hex(":"),
                 _NDA_MASTER in found,
             )

@@ -23,14 +23,18 @@ class EngineNetwork:
     ip_range: str
     mtu: int
     internal: bool = False
+    subnet6: str = ""  # "" without IPv6
+    gateway6: str = ""
+    ip_range6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """The link of an engine network. `address` is CIDR."""
+    """The link of an engine network. Addresses are CIDR; `address6` is "" without IPv6."""
 
     mac: str
     address: str
+    address6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Rule:
 
 
 Chain = tuple[str, ...]  # rules as iptables-save prints them, without "-A NAME "
-ChainKey = tuple[str, str]  # table, chain
+ChainKey = tuple[str, str]  # table, chain; tables of ip6tables end in IPV6
+IPV6 = "6"  # behind a table's name ("nat6"): it is ip6tables'
 
 
 @dataclass(frozen=True, slots=True)

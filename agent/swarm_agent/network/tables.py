@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm_agent.model.addresses import ip_of, mac_of
+from swarm_agent.model.dualstack import DualStack, dual_stack
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import EndpointRow, PeerRow
 
@@ -37,12 +38,16 @@ class NetworkTables:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the plan must know of its host. `mtu` is that of the link that has the underlay address."""
+    """What the plan must know of its host. `mtu` is that of the link that has the underlay address. `no_ipv6` says why
+    networks with IPv6 cannot be here, `no_ipv6_vips` why VIPs of IPv6 cannot; "" where they can (ipv6.py).
+    """
 
     node_id: str
     underlay: str
     mtu: int = 1500
     port: int = 4789
+    no_ipv6: str = ""
+    no_ipv6_vips: str = ""
 
 
 def own_peer_rows(own: Mapping[str, str]) -> list[PeerRow]:
@@ -55,6 +60,11 @@ def is_overlay(network: Network) -> bool:
     driver = network.spec.driver_configuration
     name = (driver.name if driver else "") or network.driver_state.name
     return name in ("", "overlay")
+
+
+def duals_of(networks: Iterable[Network]) -> dict[str, DualStack]:
+    """Those of the networks that have IPv6, by id."""
+    return {network.id: dual for network in networks if (dual := dual_stack(network)) is not None}
 
 
 def vni_of(network: Network) -> int | None:

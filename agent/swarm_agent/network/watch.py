@@ -17,7 +17,7 @@ from collections.abc import Collection
 from .names import is_our_table
 from .nlsocket import attributes, split
 
-_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80  # links, neighbours, IPv4 addresses, routes, rules
+_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100  # links, neighbours, IPv4 addresses, routes, rules; IPv6 addresses
 _OF_LINKS = (16, 17, 21)  # link new or changed, link gone, address gone
 _OF_NEIGHBOURS = (28, 29)  # neighbour or forwarding entry new or changed, gone
 _OF_TABLES = (25, 33)  # route gone, rule gone

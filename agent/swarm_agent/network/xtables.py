@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from .names import CHAIN_PREFIX
 from .netlink import Failure
-from .state import Chain, ChainKey, Jump, Restore
+from .state import IPV6, Chain, ChainKey, Jump, Restore
 from .watch import firewall_generation
 
 FEW_CHAINS = 8  # up to so many changed chains are read back one by one
@@ -35,13 +35,13 @@ class Printed:
         return {key: rules for key, rules in self.chains.items() if key[1].startswith(CHAIN_PREFIX)}
 
 
-def parse_save(text: str) -> Printed:
-    """Read the output of iptables-save, all tables or one."""
+def parse_save(text: str, family: str = "") -> Printed:
+    """Read the output of iptables-save, all tables or one; `family` is put behind their names."""
     printed = Printed()
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
-            table = line[1:].strip()
+            table = line[1:].strip() + family
         elif line.startswith(":"):
             printed.chains[table, line[1:].split(" ", 1)[0]] = []
         elif line.startswith("-A "):
@@ -78,7 +78,7 @@ def restore_text(operation: Restore, printed: Printed, known: Iterable[str]) -> 
 
     Every chain that is named is declared first, so that rules may lead to any of them; ":CHAIN" also empties it.
     """
-    lines = [f"*{operation.table}"]
+    lines = [f"*{operation.table.removesuffix(IPV6)}"]
     lines += [f":{chain} - [0:0]" for chain, _ in operation.chains]
     missing = {jump.target for jump in operation.jumps} - {chain for chain, _ in operation.chains} - set(known)
     lines += [f":{chain} - [0:0]" for chain in sorted(missing)]
@@ -103,9 +103,11 @@ def restore_text(operation: Restore, printed: Printed, known: Iterable[str]) -> 
 
 
 class Xtables:
-    """Reads and writes our part of iptables, and remembers what it wrote."""
+    """Reads and writes our part of iptables, or of ip6tables (`family` IPV6), and remembers what it wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: str = "") -> None:
+        self._family = family
+        self._program = "ip6tables" if family else "iptables"
         self._written: dict[ChainKey, Chain] = {}  # as planned
         self._printed: dict[ChainKey, list[str]] = {}  # as iptables printed them afterwards
         self._current: Printed | None = None  # all that was printed last
@@ -116,13 +118,18 @@ class Xtables:
         """Whether nobody has changed anything since we last looked or wrote; False when that cannot be told."""
         return self._current is not None and self._generation is not None and self._generation == self._count()
 
+    def follow(self, before: int, after: int) -> None:
+        """The other family alone was changed, which brought nftables' count from one number to the other."""
+        if self._generation == before:
+            self._generation = after
+
     def _count(self) -> int | None:
         """Nftables' count of changes, or None where iptables is the legacy one, which has no such thing."""
         if self._counted is None:
-            self._counted = "nf_tables" in (_output(["iptables", "--version"]) or "")
+            self._counted = "nf_tables" in (_output([self._program, "--version"]) or "")
         return firewall_generation() if self._counted else None
 
-    def observe(self, wanted_jumps: Iterable[Jump]) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
+    def observe(self, wanted_jumps: Collection[Jump]) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
         """Our chains (as planned where untouched, else `DAMAGED`) and those of the wanted jumps that are in place."""
         printed = self._look()
         chains = {}
@@ -146,7 +153,7 @@ class Xtables:
             printed = self._look()
             known = [chain for table, chain in printed.ours() if table == operation.table]
             before = self._generation
-            reason = _run(["iptables-restore", "-w", "5", "--noflush"], restore_text(operation, printed, known))
+            reason = _run([f"{self._program}-restore", "-w", "5", "--noflush"], restore_text(operation, printed, known))
             if reason:
                 failures.append(Failure(operation, reason))
                 self._current = None
@@ -161,15 +168,15 @@ class Xtables:
     def _reprint(self, operation: Restore, printed: Printed) -> bool:
         """Bring what was printed up to date by asking for the changed chains alone. False when that failed."""
         if sum(len(rules) for (table, _), rules in printed.chains.items() if table == operation.table) <= FEW_RULES:
-            result = _output(["iptables-save", "-t", operation.table])
+            result = _output([f"{self._program}-save", "-t", operation.table.removesuffix(IPV6)])
             if result is None:
                 return False
             for key in [key for key in printed.chains if key[0] == operation.table]:
                 del printed.chains[key]
-            printed.chains.update(parse_save(result).chains)
+            printed.chains.update(parse_save(result, self._family).chains)
             return True
         for chain, _ in operation.chains:
-            result = _output(["iptables", "-w", "5", "-t", operation.table, "-S", chain])
+            result = _output([self._program, "-w", "5", "-t", operation.table.removesuffix(IPV6), "-S", chain])
             if result is None:
                 return False
             start = f"-A {chain} "
@@ -191,10 +198,10 @@ class Xtables:
         """All chains and rules as they are. Raises OSError."""
         if self._current is None or not self.undisturbed():
             self._generation = self._count()
-            output = _output(["iptables-save"])
+            output = _output([f"{self._program}-save"])
             if output is None:
-                raise OSError("iptables-save failed; is iptables installed?")
-            self._current = parse_save(output)
+                raise OSError(f"{self._program}-save failed; is iptables installed?")
+            self._current = parse_save(output, self._family)
         return self._current
 
 

@@ -55,6 +55,7 @@ class Place:
     ip: str
     mac: str
     resolvers: tuple[str, ...]
+    ip6: str = ""  # on networks with IPv6
 
 
 class Attachments:
@@ -128,7 +129,8 @@ class Attachments:
             attachment = task.networks_attachments[0]
             name = await self._plane.attach(attachment.network.id)
             ip = ip_of(attachment.addresses[0])
-            return Place(task.id, name, ip, mac_of(ip), tuple(self._plane.resolvers(task)))
+            ip6 = next((ip_of(address) for address in attachment.addresses if ":" in address), "")
+            return Place(task.id, name, ip, mac_of(ip), tuple(self._plane.resolvers(task)), ip6)
         except BaseException:
             await self.release(task.id)
             raise

@@ -309,7 +309,7 @@ class DataPlane:
             peers=[(row.owner, peer) for row in gossip.rows(PEERS) if (peer := _decoded(decode_peer, row.value))],
         )
         self._in_flight.append((network.update(tables), token))
-        self._parts.dns.update(tables.networks, tables.own, tables.endpoints)
+        self._parts.dns.update(tables.networks, tables.own, tables.endpoints, vips6=network.has_ipv6_vips)
         self._publish_places(gossip)
 
     def _applied(self, generation: int) -> None:

@@ -35,11 +35,14 @@ MULTI_NETWORK_API = (1, 44)
 
 @dataclass(frozen=True, slots=True)
 class EngineNetwork:
-    """A network of the engine that the container joins; `ip` without prefix length, empty when the engine chooses."""
+    """A network of the engine that the container joins; `ip` without prefix length, empty when the engine chooses.
+    `ip6` only on networks with IPv6.
+    """
 
     name: str
     ip: str
     mac: str
+    ip6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ def plan(
 def engine_network(name: str, addresses: Sequence[str]) -> EngineNetwork:
     """The attachment to engine network `name` with the addresses ("10.0.1.3/24") that the manager chose."""
     ip = next((ip_of(address) for address in addresses if "." in address), "")
-    return EngineNetwork(name, ip, mac_of(ip) if ip else "")
+    ip6 = next((ip_of(address) for address in addresses if ":" in address), "")
+    return EngineNetwork(name, ip, mac_of(ip) if ip else "", ip6)
 
 
 def on_cluster(network: Network) -> bool:
@@ -110,7 +114,7 @@ def attaches(task: Task) -> bool:
 def _endpoint(network: EngineNetwork, api_version: tuple[int, int]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if network.ip:
-        settings["IPAMConfig"] = {("IPv6Address" if ":" in network.ip else "IPv4Address"): network.ip}
+        settings["IPAMConfig"] = {"IPv4Address": network.ip, **({"IPv6Address": network.ip6} if network.ip6 else {})}
     if network.mac and api_version >= MULTI_NETWORK_API:
         settings["MacAddress"] = network.mac
     return settings

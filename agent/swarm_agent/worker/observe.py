@@ -155,7 +155,8 @@ def endpoint_row(task: Task, view: View, *, active: bool, gateway: str = "") -> 
     """What this host gossips about the running task: where it is reached and under which names. `gateway`: of the
     container's default route."""
     endpoint = task.endpoint
-    vips = {} if endpoint is None else {one.network_id: ip_of(one.addr) for one in endpoint.virtual_ips}
+    shared = endpoint.virtual_ips if endpoint is not None else []
+    vips = {one.network_id: ip_of(one.addr) for one in shared if ":" not in one.addr}
     addresses = []
     for attachment in task.networks_attachments:
         network = attachment.network
@@ -167,11 +168,13 @@ def endpoint_row(task: Task, view: View, *, active: bool, gateway: str = "") -> 
             for alias in config.aliases
         }
         for address in attachment.addresses:
+            if ":" in address:
+                continue  # follows from the IPv4 address (model.dualstack)
             addresses.append(
                 AddressRow(
                     network_id=network.id,
                     ip=ip_of(address),
-                    mac=mac_of(address) if "." in address else "",
+                    mac=mac_of(address),
                     vip=vips.get(network.id, ""),
                     aliases=tuple(sorted(aliases)),
                 )

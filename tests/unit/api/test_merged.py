@@ -449,11 +449,11 @@ async def test_auxiliary_addresses_are_kept_and_shown(swarm: Door) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"EnableIPv6": True}, 501, "IPv4 only in this version"),
+        ({"EnableIPv4": False}, 501, "networks without IPv4 are not supported"),
         (
             {"IPAM": {"Config": [{"Subnet": "fd00:77::/64"}]}},
-            501,
-            "subnet fd00:77::/64: overlay networks are IPv4 only",
+            400,
+            "subnet fd00:77::/64 is of use only with --ipv6",
         ),
         (
             {"IPAM": {"Config": [{"Subnet": "10.77.0.0/24", "AuxiliaryAddresses": {"a": "10.78.0.1"}}]}},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from swarm_agent.api.plain_containers import _endpoint
 from swarm_agent.model.errors import NotFound, PermissionDenied
 from swarm_agent.network.names import NETWORK_LABEL
 from tests.unit.api.kit import Door, open_door
@@ -23,6 +24,7 @@ class Place:
     ip: str = "10.0.1.7"
     mac: str = "02:42:0a:00:01:07"
     resolvers: tuple[str, ...] = ("10.0.1.2",)
+    ip6: str = ""
 
 
 class Attachments:
@@ -188,3 +190,8 @@ async def test_the_engines_own_networks_are_connected_by_the_engine(door, engine
     await door.call("POST", "/v1.41/networks/mine/disconnect", {"Container": "box"})
     assert [path for path, _ in engine.seen] == ["/networks/mine/connect", "/networks/mine/disconnect"]
     assert door.node.attachments.asked == []
+
+
+def test_a_place_on_a_network_with_ipv6_has_both_addresses() -> None:
+    place = Place(ip6="fd00:1::7")
+    assert _endpoint({}, place, (1, 41))["IPAMConfig"] == {"IPv4Address": "10.0.1.7", "IPv6Address": "fd00:1::7"}

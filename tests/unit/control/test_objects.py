@@ -176,6 +176,29 @@ REFUSED_NETWORKS: list[tuple[dict[str, Any], type[ClusterError], str]] = [
     ({"Labels": {"com.docker.swarm.predefined": "true"}}, PermissionDenied, "cannot be applied by users"),
     ({"Driver": "macvlan", "Scope": "swarm"}, Unimplemented, "cannot span hosts"),
     ({"Options": {"encrypted": ""}}, Unimplemented, "encrypted overlay networks are not supported"),
+    ({"EnableIPv4": False}, Unimplemented, "networks without IPv4 are not supported"),
+    ({"EnableIPv6": True, "Ingress": True}, Unimplemented, "published ports are reached by IPv4"),
+    ({"IPAM": {"Config": [{"Subnet": "fd00::/64"}]}}, InvalidArgument, "subnet fd00::/64 is of use only with --ipv6"),
+    (
+        {"EnableIPv6": True, "IPAM": {"Config": [{"Subnet": "fd00::/64"}, {"Subnet": "fd01::/64"}]}},
+        Unimplemented,
+        "subnet fd01::/64: a network has one IPv6 subnet at most",
+    ),
+    (
+        {"EnableIPv6": True, "IPAM": {"Config": [{"Subnet": "10.9.0.0/16"}, {"Subnet": "fd00::/120"}]}},
+        InvalidArgument,
+        "subnet fd00::/120: it must have room for as many addresses as 10.9.0.0/16, so at most /112",
+    ),
+    (
+        {"EnableIPv6": True, "IPAM": {"Config": [{"Subnet": "fd00::/121"}]}},
+        InvalidArgument,
+        "it must have room for as many addresses as 0.0.0.0/24, so at most /120",
+    ),
+    (
+        {"EnableIPv6": True, "IPAM": {"Config": [{"Subnet": "fd00::/64", "IPRange": "fd00::/80"}]}},
+        Unimplemented,
+        "range fd00::/80: IPv6 addresses follow from the IPv4 addresses",
+    ),
     ({"IPAM": {"Driver": "dhcp"}}, InvalidArgument, "error during lookup of plugin dhcp"),
     ({"IPAM": {"Config": [{"Subnet": "10.0.0"}]}}, InvalidArgument, "invalid subnet 10.0.0"),
     (
@@ -196,6 +219,17 @@ async def test_refused_networks(store: Store, parts: dict[str, Any], error: type
     with pytest.raises(error, match=text):
         await make(store, network(**parts))
     assert store.view().all(Network) == []
+
+
+async def test_ipv6_subnets_of_two_networks_do_not_overlap(store: Store) -> None:
+    def dual(name: str, subnet: str) -> NetworkCreateRequest:
+        return network(Name=name, EnableIPv6=True, IPAM={"Config": [{"Subnet": "10.9.0.0/24"}, {"Subnet": subnet}]})
+
+    first = await make(store, dual("first", "fd00:9::/48"))
+    await store.update(lambda tx: tx.update(msgspec.structs.replace(first, ipam_options=first.spec.ipam_options)))
+    with pytest.raises(InvalidArgument, match="subnet fd00:9:0:1::/64 overlaps fd00:9::/48 of network first"):
+        await make(store, dual("second", "fd00:9:0:1::/64"))
+    await make(store, dual("third", "fd00:a::/48"))
 
 
 async def test_network_names_and_the_ingress_network_are_unique(store: Store) -> None:

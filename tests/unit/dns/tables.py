@@ -8,12 +8,13 @@ from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
 from swarm_agent.model.specs import IPAMConfig, IPAMOptions, NetworkSpec
 
 
-def network(number: int, name: str = "", *, ingress: bool = False) -> Network:
-    """Network n<number> with the subnet 10.0.<number>.0/24."""
+def network(number: int, name: str = "", *, ingress: bool = False, six: bool = False) -> Network:
+    """Network n<number> with the subnet 10.0.<number>.0/24, and with fd00:<number>::/64 if it has IPv6."""
+    configs = [IPAMConfig(subnet=f"10.0.{number}.0/24", gateway=f"10.0.{number}.1")]
     return Network(
         id=f"n{number}",
-        spec=NetworkSpec(name=name or f"net{number}", ingress=ingress),
-        ipam_options=IPAMOptions(configs=[IPAMConfig(subnet=f"10.0.{number}.0/24", gateway=f"10.0.{number}.1")]),
+        spec=NetworkSpec(name=name or f"net{number}", ingress=ingress, ipv6_enabled=six),
+        ipam_options=IPAMOptions(configs=[*configs, *([IPAMConfig(subnet=f"fd00:{number}::/64")] if six else [])]),
     )
 
 

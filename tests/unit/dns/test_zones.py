@@ -174,3 +174,37 @@ def test_a_directory_that_grew_equals_one_made_at_once(history):
     for network_id, zone in fresh.zones.items():
         other = grown.zones[network_id]
         assert {key: other.get(key) for key in other.index} == {key: zone.get(key) for key in zone.index}
+
+
+# --- networks with IPv6 ----------------------------------------------------------------------------------------------
+
+DUAL = [network(1, six=True), network(2)]
+RR = [row("rr", slot, f"10.0.1.{20 + slot}") for slot in (1, 2)]
+
+
+def test_on_a_network_with_ipv6_every_address_has_the_one_beside_it():
+    found = directory(*WEB, *RR, networks=DUAL)
+    assert addresses(found, "web") == {"10.0.1.5", "fd00:1::5"}
+    assert addresses(found, "rr") == {"10.0.1.21", "fd00:1::15", "10.0.1.22", "fd00:1::16"}
+    assert addresses(found, "tasks.www") == {"10.0.1.11", "fd00:1::b", "10.0.1.12", "fd00:1::c"}
+    assert addresses(found, "web.1.webtask1") == {"10.0.1.11", "fd00:1::b"}
+
+
+def test_ipv6_addresses_have_names_and_unknown_ones_of_the_network_are_denied():
+    view = View(directory(*WEB, networks=DUAL).visible("n1", ""))
+
+    def names(address: str) -> tuple[str, ...] | None:
+        found = view.lookup(ipaddress.ip_address(address).reverse_pointer)
+        return found.names if found is not None else None
+
+    assert names("fd00:1::5") == ("web.net1",)
+    assert names("fd00:1::b") == ("web.1.webtask1.net1",)
+    assert names("fd00:1::ff") == ()
+    assert names("fd00:2::5") is None
+
+
+def test_a_host_that_cannot_balance_ipv6_names_no_vips_of_it():
+    found = build(DUAL, [("node1", one) for one in (*WEB, *RR)], Directory(), vips6=False)
+    assert addresses(found, "web") == {"10.0.1.5"}
+    assert addresses(found, "tasks.web") == {"10.0.1.11", "fd00:1::b", "10.0.1.12", "fd00:1::c"}
+    assert addresses(found, "rr") == {"10.0.1.21", "fd00:1::15", "10.0.1.22", "fd00:1::16"}

@@ -18,6 +18,7 @@ from swarm_agent.manager.allocation import LINGER, AllocatorCore
 from swarm_agent.manager.allocator import Allocator
 from swarm_agent.manager.holdings import VXLAN_OPTION, addresses, ipv4
 from swarm_agent.manager.ports import port_conflict
+from swarm_agent.model.dualstack import dual_stack
 from swarm_agent.model.objects import Cluster, Endpoint, Network, Node, NodeStatus, Service, Task, TaskStatus
 from swarm_agent.model.specs import (
     Driver,
@@ -44,6 +45,12 @@ INGRESS = Network(id="ing", spec=NetworkSpec(name="ingress", ingress=True))
 def network(name: str, subnet: str = "", **spec: Any) -> Network:
     options = IPAMOptions(configs=[IPAMConfig(subnet=subnet)]) if subnet else None
     return Network(id=f"net-{name}", spec=NetworkSpec(name=name, ipam_options=options, **spec))
+
+
+def dual(name: str, subnet: str, subnet6: str, **config: Any) -> Network:
+    """A network with IPv6; `config` is of its IPv6 subnet."""
+    options = IPAMOptions(configs=[IPAMConfig(subnet), IPAMConfig(subnet6, **config)])
+    return Network(id=f"net-{name}", spec=NetworkSpec(name=name, ipam_options=options, ipv6_enabled=True))
 
 
 def service(
@@ -541,16 +548,40 @@ def check_no_double(objects: dict[str, Any]) -> None:
         elif isinstance(obj, Node | Service):
             owners.update(addresses(obj))
     assert not [key for key, count in owners.items() if count > 1]
+    check_beside(objects)
     for obj in objects.values():
         for vip in obj.endpoint.virtual_ips if isinstance(obj, Service) else []:
             assert vips.get((vip.network_id, vip.addr), obj.id) == obj.id
+
+
+def check_beside(objects: dict[str, Any]) -> None:
+    """On networks with IPv6, and only there, an address of each family is given, with one number."""
+    for obj in objects.values():
+        places = (
+            [(each.network.id, each.addresses) for each in obj.networks_attachments] if isinstance(obj, Task) else []
+        )
+        if isinstance(obj, Service):
+            for network_id in {vip.network_id for vip in obj.endpoint.virtual_ips}:
+                places.append(
+                    (network_id, [vip.addr for vip in obj.endpoint.virtual_ips if vip.network_id == network_id])
+                )
+        for network_id, given in places:
+            stack = dual_stack(objects[network_id])
+            assert [":" in each for each in given] == ([False] if stack is None else [False, True])
+            if stack is not None:
+                assert stack.back(given[1]) == given[0].partition("/")[0]
+                assert ipaddress.ip_interface(given[1]).network == ipaddress.ip_network(stack.subnet6)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_any_history_gives_no_address_twice_and_a_new_leader_sees_the_same(seed: int) -> None:
     rng = random.Random(seed)
     world = World(
-        Cluster(id="c"), INGRESS, network("a", "10.7.0.0/28"), network("b"), *(Node(id=f"n{i}") for i in range(3))
+        Cluster(id="c"),
+        INGRESS,
+        dual("a", "10.7.0.0/28", "fd00:7::/64") if seed % 2 else network("a", "10.7.0.0/28"),
+        network("b", ipv6_enabled=seed % 3 == 0),
+        *(Node(id=f"n{i}") for i in range(3)),
     )
     world.plan()
     for _ in range(150):
@@ -646,3 +677,37 @@ def test_the_gateway_of_a_network_is_no_auxiliary_address() -> None:
     config = IPAMConfig(subnet="10.0.9.0/24", auxiliary_addresses={"router": "10.0.9.1"})
     wanted = Network(id="n", spec=NetworkSpec(name="n", ipam_options=IPAMOptions(configs=[config])))
     assert core._ipam(wanted).configs[0].gateway == "10.0.9.2"
+
+
+# --- IPv6 ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_with_ipv6_gives_addresses_with_one_number_in_both_families() -> None:
+    world, web = World(dual("a", "10.9.0.0/24", "fd00:9::/64")), service("web", "a")
+    one = task(web)
+    world.put(web, one)
+    world.plan()
+    assert [config.gateway for config in world.objects["net-a"].ipam_options.configs] == ["10.9.0.1", "fd00:9::1"]
+    assert world.vips(web) == ["10.9.0.2/24", "fd00:9::2/64"]
+    assert world.get(one).networks_attachments[0].addresses == ["10.9.0.3/24", "fd00:9::3/64"]
+    world.put(replace(web, spec=replace(web.spec, name="renamed"), endpoint=world.get(web).endpoint))
+    world.plan()
+    assert world.vips(web) == ["10.9.0.2/24", "fd00:9::2/64"], "a change leaves both as they are"
+
+
+def test_ipv6_without_a_subnet_gets_a_unique_local_one_that_follows_from_the_network() -> None:
+    world = World(network("a", ipv6_enabled=True), network("b", ipv6_enabled=True))
+    world.plan()
+    first, second = (dual_stack(world.objects[name]) for name in ("net-a", "net-b"))
+    assert first and second and first.subnet6 != second.subnet6
+    assert all(
+        ipaddress.ip_network(each.subnet6).subnet_of(ipaddress.IPv6Network("fd00::/8")) for each in (first, second)
+    )
+
+
+def test_what_the_user_keeps_of_ipv6_is_given_to_nobody() -> None:
+    kept = {"gateway": "fd00:9::3", "auxiliary_addresses": {"router": "fd00:9::2", "far": "fd00:9::ffff"}}
+    world, web = World(dual("a", "10.9.0.0/24", "fd00:9::/64", **kept)), service("web", "a")
+    world.put(web)
+    world.plan()
+    assert world.vips(web) == ["10.9.0.4/24", "fd00:9::4/64"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from swarm_agent.model.addresses import mac_of
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
-from swarm_agent.model.specs import NetworkSpec
+from swarm_agent.model.specs import IPAMConfig, IPAMOptions, NetworkSpec
+from swarm_agent.network.diff import link_of_sysctl
 from swarm_agent.network.frontends import Balancer
 from swarm_agent.network.iptables import IptablesBalancer
 from swarm_agent.network.ipvs import IpvsBalancer
@@ -24,12 +25,15 @@ from tests.unit.network.kernel_model import KernelModel
 FACTS = HostFacts("n0", "192.168.7.1")
 NODES = {f"n{index}": f"192.168.7.{index + 1}" for index in range(4)} | {"n4": "192.168.8.1"}
 NETWORKS = {"ingress": "10.0.0", "alpha": "10.0.1", "beta": "10.0.2"}
+SUBNETS6 = {"beta": "fd00:2::/64"}
 
 
 def network(name: str) -> Network:
+    subnets = [f"{NETWORKS[name]}.0/24", *([SUBNETS6[name]] if name in SUBNETS6 else [])]
     return Network(
         id=name,
-        spec=NetworkSpec(name=name, ingress=name == "ingress"),
+        spec=NetworkSpec(name=name, ingress=name == "ingress", ipv6_enabled=name in SUBNETS6),
+        ipam_options=IPAMOptions(configs=[IPAMConfig(subnet) for subnet in subnets]),
         driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(4097 + list(NETWORKS).index(name))}),
     )
 
@@ -97,7 +101,7 @@ def wanted(state: NetworkTables, balancer: Balancer) -> KernelState:
     return planned.state
 
 
-ACCIDENTS = ["swmesh", "swb-alpha", "swb-ingress", "swv-alpha", "nat", "filter", "ipvs", ""]
+ACCIDENTS = ["swmesh", "swb-alpha", "swb-beta", "swv-alpha", "swv-beta", "nat", "filter", "nat6", "filter6", "ipvs", ""]
 
 
 @BALANCERS
@@ -111,7 +115,7 @@ def test_step_by_step_ends_where_a_fresh_host_ends(balancer: Balancer, steps: li
         host.bring_to(wanted(state, balancer))
         assert without_host_settings(host) == without_host_settings(fresh)
         assert host.bring_to(wanted(state, balancer)) == []
-        if accident in ("nat", "filter"):
+        if accident.startswith(("nat", "filter")):
             host.flush_table(accident)
         elif accident == "ipvs":
             host.clear_ipvs()
@@ -121,7 +125,7 @@ def test_step_by_step_ends_where_a_fresh_host_ends(balancer: Balancer, steps: li
 
 def without_host_settings(host: KernelModel) -> KernelState:
     """Settings of the host itself are left when a host leaves its cluster; all else must match."""
-    host_settings = {path for path in host.sysctls if not path.startswith("net/ipv4/conf/sw")}
+    host_settings = {path for path in host.sysctls if not link_of_sysctl(path)}
     kept = KernelModel(**{name: getattr(host, name) for name in KernelModel.__dataclass_fields__})
     kept.timeouts = None
     kept.sysctls = {path: value for path, value in host.sysctls.items() if path not in host_settings}

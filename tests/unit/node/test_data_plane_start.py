@@ -15,6 +15,8 @@ from swarm_agent.node.state import SavedState
 class NoKernel:
     """Stands for the network part: it would change this machine's kernel."""
 
+    has_ipv6_vips = True
+
     async def start(self): ...
     async def stop(self): ...
     def update(self, tables):

@@ -276,6 +276,8 @@ def test_the_engines_own_networks_are_used_by_name() -> None:
 def test_the_mac_follows_from_the_address() -> None:
     assert engine_network("n", ["10.0.1.3/24"]) == EngineNetwork("n", "10.0.1.3", "02:42:0a:00:01:03")
     assert engine_network("n", []) == EngineNetwork("n", "", "")
+    both = engine_network("n", ["10.0.1.3/24", "fd00:1::3/64"])
+    assert both == EngineNetwork("n", "10.0.1.3", "02:42:0a:00:01:03", "fd00:1::3")
 
 
 def test_files_are_mounted_read_only() -> None:

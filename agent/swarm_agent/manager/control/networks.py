@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import random
 
+from swarm_agent.manager.addresses import DEFAULT_SUBNET_SIZE
+from swarm_agent.model.dualstack import dual_stack, fault, ipv4_config
 from swarm_agent.model.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -14,7 +16,7 @@ from swarm_agent.model.errors import (
     Unimplemented,
 )
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Network, Service, Task
+from swarm_agent.model.objects import Cluster, Network, Service, Task
 from swarm_agent.model.requests import NetworkCreateRequest
 from swarm_agent.model.specs import Driver, IPAMConfig, IPAMOptions, NetworkSpec
 from swarm_agent.model.states import TaskState
@@ -27,7 +29,7 @@ from .ports import needs_ingress
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
 PREDEFINED = ("bridge", "host", "none", "default")
 OVERLAY = "overlay"
-NO_IPV6 = "overlay networks are IPv4 only in this version; leave out --ipv6 and IPv6 subnets"
+NO_IPV4 = "networks without IPv4 are not supported: an IPv6 address follows from the IPv4 address beside it"
 
 
 def is_swarm_scoped(request: NetworkCreateRequest) -> bool:
@@ -50,9 +52,13 @@ def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) ->
         raise Unimplemented(f'networks of driver "{request.driver}" cannot span hosts; use the overlay driver')
     if "encrypted" in request.options:
         raise Unimplemented("encrypted overlay networks are not supported by this version")
-    if request.enable_ipv6 or request.enable_ipv4 is False:
-        raise Unimplemented(f"network {request.name}: {NO_IPV6}")
+    if request.enable_ipv4 is False:
+        raise Unimplemented(f"network {request.name}: {NO_IPV4}")
+    if request.enable_ipv6 and request.ingress:
+        raise Unimplemented(f"network {request.name}: published ports are reached by IPv4, so ingress has no IPv6")
     ipam = _ipam(request)
+    if ipam is not None:
+        _check_families(tx, request, ipam.configs)
     if request.ingress:
         for network in tx.all(Network):
             if network.spec.ingress:
@@ -90,8 +96,6 @@ def _check_ipam(config: IPAMConfig) -> None:
             raise ValueError
     except ValueError:
         raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}") from None
-    if subnet.version != 4:
-        raise Unimplemented(f"ipam configuration: subnet {config.subnet}: {NO_IPV6}")
     for name, text in config.auxiliary_addresses.items():
         try:
             inside = ipaddress.ip_address(text) in subnet
@@ -118,6 +122,35 @@ def _check_ipam(config: IPAMConfig) -> None:
         if gateway not in subnet:
             raise InvalidArgument(
                 f"ipam configuration: subnet {config.subnet} does not contain gateway {config.gateway}"
+            )
+
+
+def _check_families(tx: Tx, request: NetworkCreateRequest, configs: list[IPAMConfig]) -> None:
+    """IPv6 subnets: one, only with --ipv6, with room for what stands beside the IPv4 addresses, and not in use."""
+    six = [config for config in configs if ":" in config.subnet]
+    if not six:
+        return
+    if not request.enable_ipv6:
+        raise InvalidArgument(f"ipam configuration: subnet {six[0].subnet} is of use only with --ipv6 (EnableIPv6)")
+    if len(six) > 1:
+        raise Unimplemented(f"ipam configuration: subnet {six[1].subnet}: a network has one IPv6 subnet at most")
+    [config] = six
+    if config.range:
+        raise Unimplemented(
+            f"ipam configuration: range {config.range}: IPv6 addresses follow from the IPv4 addresses beside them; "
+            "give a range of the IPv4 subnet"
+        )
+    four = ipv4_config(configs)
+    size = next((cluster.subnet_size for cluster in tx.all(Cluster)), 0) or DEFAULT_SUBNET_SIZE
+    reason = fault(four.subnet if four is not None else f"0.0.0.0/{size}", config.subnet)
+    if reason:
+        raise InvalidArgument(f"ipam configuration: subnet {config.subnet}: {reason}")
+    wanted = ipaddress.IPv6Network(config.subnet, strict=False)
+    for network in tx.all(Network):
+        taken = dual_stack(network)
+        if taken is not None and wanted.overlaps(ipaddress.IPv6Network(taken.subnet6, strict=False)):
+            raise InvalidArgument(
+                f"ipam configuration: subnet {config.subnet} overlaps {taken.subnet6} of network {network.spec.name}"
             )
 
 

@@ -137,6 +137,73 @@ def test_a_port_may_be_bound_to_addresses(bed: Bed) -> None:
     assert "refused" in call(bed, bed.hosts[0], "127.0.0.1")[0]
 
 
+def test_services_bound_to_different_addresses_share_a_port(bed: Bed) -> None:
+    for host, name, number in ((bed.hosts[1], "c2", 22), (bed.hosts[2], "c3", 23)):
+        bed.container(host, name, number)
+        port = PortRow("tcp", 80, 8080, "ingress", "", (f"10.99.0.{number - 20}/32",))
+        bed.rows.append((host.name, bed.row(name, number, ports=(port,))))
+    bed.update()
+    assert set(call(bed, bed.client, "10.99.0.2", count=6)) == {"c2 10.99.0.100"}
+    assert set(call(bed, bed.client, "10.99.0.3", count=6)) == {"c3 10.99.0.100"}
+    assert "refused" in call(bed, bed.client, "10.99.0.1")[0]
+
+
+SCTP = """
+import socket, struct, sys
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+def packet(source, target, tag, chunk):
+    head = struct.pack(">HHI", source, target, tag)
+    body = struct.pack(">BBHIIHHI", chunk, 0, 20, 0x1234, 65536, 1, 1, 1)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + body)) + body
+def receive(link, chunk):
+    while True:
+        data, peer = link.recvfrom(2000)
+        data = data[(data[0] & 15) * 4:]
+        if data[12] == chunk:
+            return data, peer
+link = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132); link.settimeout(10)
+"""
+SCTP_TASK = (
+    SCTP
+    + """
+print("ready", flush=True)
+data, peer = receive(link, 1)
+source, target = struct.unpack(">HH", data[:4])
+link.sendto(packet(target, source, 0x1234, 2), peer)
+print(target, peer[0], flush=True)
+"""
+)
+SCTP_CLIENT = (
+    SCTP
+    + """
+link.sendto(packet(40000, 8080, 0, 1), (sys.argv[1], 0))
+data, peer = receive(link, 2)
+print(*struct.unpack(">HH", data[:4]), peer[0])
+"""
+)
+
+
+def test_sctp_is_published_on_every_host_with_the_clients_address(bed: Bed) -> None:
+    """The machine's kernel may have no SCTP, so both ends are raw sockets: a first packet and its answer."""
+    bed.container(bed.hosts[1], "c2", 22)
+    bed.rows.append(("h2", bed.row("c2", 22, ports=(PortRow("sctp", 3868, 8080, "ingress"),))))
+    bed.update()
+    for host in bed.hosts:
+        inside = ["ip", "netns", "exec", bed.prefix + "c2", sys.executable, "-c", SCTP_TASK]
+        with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as task:
+            assert task.stdout and task.stdout.readline() == "ready\n"
+            asking = ["ip", "netns", "exec", bed.client, sys.executable, "-c", SCTP_CLIENT, host.address]
+            told = subprocess.run(asking, capture_output=True, text=True, timeout=30, check=True).stdout
+            assert told == f"8080 40000 {host.address}\n"
+            assert task.stdout.readline() == "3868 10.99.0.100\n"
+
+
 def test_ports_follow_rows(bed: Bed, remote: Container) -> None:
     assert call(bed, bed.client, "10.99.0.1") == ["c2 10.99.0.100"]
     bed.rows.clear()
@@ -188,6 +255,16 @@ def test_vip_reaches_all_tasks_from_every_host_and_itself(bed: Bed) -> None:
         assert {answer.split()[0] for answer in answers} == {"d1", "d2", "d3"}, f"{source.name}: {answers}"
     udp = call(bed, tasks[0], VIP, 53, kind="udp", count=40)
     assert {answer.split()[0] for answer in udp} == {"d1", "d2", "d3"}
+
+
+def test_vip_answers_ping(bed: Bed) -> None:
+    bed.container(bed.hosts[0], "d1", 61, ["net1"])
+    bed.container(bed.hosts[1], "d2", 62, ["net1"])
+    bed.rows.append(("h2", bed.row("d2", 62, ["net1"], (), {"net1": VIP})))
+    bed.update()
+    bed.ping("d1", VIP)
+    with pytest.raises(subprocess.CalledProcessError):
+        bed.ping("d1", "10.0.1.201")
 
 
 def test_vip_without_an_active_task_refuses_at_once(bed: Bed) -> None:

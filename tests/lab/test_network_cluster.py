@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tests.lab.labkit import Host, Lab, eventually
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
-WEB, MOVED, BOTH, OWN = 8097, 8101, 8099, 8100
+WEB, MOVED, BOTH, OWN, EDGE = 8097, 8101, 8099, 8100, 8102
 ASK = """
 import json, sys, urllib.request
 url, size = sys.argv[1], int(sys.argv[2])
@@ -161,6 +162,33 @@ def test_what_others_destroy_is_put_back_and_told(lab: Lab, host1: Host) -> None
         eventually(repaired)
         eventually(lambda: http(host, BOTH) and ask(host, "web", "http://both/"))
     assert len(running(host1, "web")) == 3, "no task was lost over it"
+
+
+def test_a_port_may_be_bound_to_nodes_by_label_and_follows_it(lab: Lab, host1: Host) -> None:
+    host1.docker("node", "update", "--label-add", "edge=true", "host2")
+    condition = "swarm.publish.nodes=node.labels.edge==true"
+    host1.docker(
+        "service", "create", "--name", "edge", "--label", condition, "--publish", f"{EDGE}:80", "whoami", timeout=120
+    )
+    try:
+        for open_on in ("host2", "host3"):
+            host1.docker("node", "update", "--label-add", "edge=true", open_on)
+            eventually(lambda name=open_on: http(lab.host(name), EDGE))
+            for host in lab:
+                if host.name != open_on:
+                    eventually(lambda h=host: refuses(h, EDGE))
+            host1.docker("node", "update", "--label-rm", "edge", open_on)
+            eventually(lambda name=open_on: refuses(lab.host(name), EDGE))
+        wrong = host1.docker("service", "update", "--label-add", "swarm.publish.nodes=edge", "edge", check=False)
+        assert "'edge' is no condition on nodes" in wrong.err
+    finally:
+        host1.docker("service", "rm", "edge")
+
+
+def refuses(host: Host, port: int) -> bool:
+    with socket.socket() as asking:
+        asking.settimeout(3)
+        return asking.connect_ex((host.address, port)) == errno.ECONNREFUSED
 
 
 RESOLVE = """

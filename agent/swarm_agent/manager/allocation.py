@@ -24,6 +24,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarm_agent.model.dualstack import DualStack, dual_stack, ipv6_config, own_subnet6
+from swarm_agent.model.extensions import publish_addresses
 from swarm_agent.model.objects import (
     Cluster,
     Endpoint,
@@ -355,11 +356,12 @@ class AllocatorCore:
 
     def _endpoint(self, service: Service) -> Endpoint:
         spec = service.spec.endpoint_spec or EndpointSpec()
+        bound = publish_addresses(service.spec.labels)
         for port in spec.ports:
-            for other in self._holdings.ports.others(service.id, port):
+            for other in self._holdings.ports.others(service.id, port, bound):
                 # `control` refuses such services, so this is the second line.
                 if _yields(service, self._services[other], (port.protocol or "tcp", port.published_port)):
-                    raise Shortage(conflict_with([port], self._services[other]) or "")
+                    raise Shortage(conflict_with([port], bound, self._services[other]) or "")
         ports = assign(service, self._holdings.ports)
         if ports is None:
             raise Shortage("no port between 30000 and 32767 is free")

@@ -2,17 +2,20 @@
 §3.13).
 
 A port in ingress mode is published on every host, so it belongs to one service in the cluster, by protocol, and
-excludes any host-mode use. Ports in host mode belong to the host where the task runs: services may share them, the
-scheduler sees to it that tasks do not. A service has the ports that it declares and those that were chosen for it, so
-an update that moves a port keeps the old one reserved until the allocator has seen it.
+excludes any host-mode use. Services whose labels bind their ports to addresses of hosts (swarm.publish.addresses) may
+share one, as long as no address is of both. Ports in host mode belong to the host where the task runs: services may
+share them, the scheduler sees to it that tasks do not. A service has the ports that it declares and those that were
+chosen for it, so an update that moves a port keeps the old one reserved until the allocator has seen it.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from swarm_agent.model.extensions import publish_addresses
 from swarm_agent.model.objects import Service
 from swarm_agent.model.specs import EndpointSpec, PortConfig, ServiceSpec
 from swarm_agent.store.view import Reader
@@ -21,6 +24,8 @@ FIRST_DYNAMIC, LAST_DYNAMIC = 30000, 32767
 """Where ports are chosen from when only the container's port is given."""
 
 PortKey = tuple[str, int]
+Addresses = tuple[str, ...]
+"""Networks of hosts' addresses to which a service's ports are bound; none: all addresses."""
 
 
 def protocol(port: PortConfig) -> str:
@@ -61,22 +66,35 @@ def port_conflict(view: Reader, spec: ServiceSpec, service_id: str = "") -> str 
     for service in view.all(Service):
         if service.id == service_id:
             continue
-        text = conflict_with(wanted, service)
+        text = conflict_with(wanted, publish_addresses(spec.labels), service)
         if text is not None:
             return text
     return None
 
 
-def conflict_with(wanted: Iterable[PortConfig], service: Service) -> str | None:
-    """The conflict of these ports with those of another service, if any."""
-    theirs = published(service)
+def conflict_with(wanted: Iterable[PortConfig], addresses: Addresses, service: Service) -> str | None:
+    """The conflict of these ports with those of another service, if any. `addresses`: to which these are bound."""
+    theirs, bound = published(service), publish_addresses(service.spec.labels)
     for port in wanted:
         other = theirs.get((protocol(port), port.published_port))
-        if other is not None and (is_ingress(port) or is_ingress(other)):
+        if other is not None and _exclude(is_ingress(port), addresses, is_ingress(other), bound):
             how = "an ingress port" if is_ingress(other) else "a host-published port"
             number, name = other.published_port, service.spec.name
             return f"port '{number}' is already in use by service '{name}' ({service.id}) as {how}"
     return None
+
+
+def _exclude(ingress: bool, addresses: Addresses, other_ingress: bool, other_addresses: Addresses) -> bool:
+    """Whether two services cannot both have a port."""
+    if not (ingress and other_ingress):
+        return ingress or other_ingress
+    if not (addresses and other_addresses):
+        return True
+    return any(
+        ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other))
+        for one in addresses
+        for other in other_addresses
+    )
 
 
 Holder = tuple[str, bool]
@@ -89,20 +107,20 @@ class PortTable:
     __slots__ = ("_of", "_users")
 
     def __init__(self) -> None:
-        self._users: dict[PortKey, dict[Holder, bool]] = {}
+        self._users: dict[PortKey, dict[Holder, tuple[bool, Addresses]]] = {}
         self._of: dict[Holder, frozenset[PortKey]] = {}
 
     def put(self, service: Service, *, expected: bool = False) -> bool:
-        """The service has these ports now (or is to have them); True if it gave some up."""
-        ports = published(service)
+        """The service has these ports now (or is to have them); True if it gave some up, or some of their addresses."""
+        ports, bound = published(service), publish_addresses(service.spec.labels)
         holder = service.id, expected
-        before = self._of.get(holder, frozenset())
+        before = {key: self._users[key][holder] for key in self._of.get(holder, ())}
         self.drop(service.id, expected=expected)
         if ports:
             self._of[holder] = frozenset(ports)
         for key, port in ports.items():
-            self._users.setdefault(key, {})[holder] = is_ingress(port)
-        return not before <= ports.keys()
+            self._users.setdefault(key, {})[holder] = is_ingress(port), bound
+        return any(key not in ports or self._users[key][holder] != use for key, use in before.items())
 
     def drop(self, service_id: str, *, expected: bool = False) -> bool:
         """The service has (or is to have) no ports any more; True if it had some."""
@@ -115,10 +133,10 @@ class PortTable:
                 del self._users[key]
         return bool(ports)
 
-    def others(self, service_id: str, port: PortConfig) -> list[str]:
-        """Ids of other services whose use of the port rules this one out."""
+    def others(self, service_id: str, port: PortConfig, addresses: Addresses = ()) -> list[str]:
+        """Ids of other services whose use of the port rules out that of this one, bound to these addresses."""
         users = self._users.get((protocol(port), port.published_port), {})
-        ruling = (other for (other, _), ingress in users.items() if ingress or is_ingress(port))
+        ruling = (other for (other, _), use in users.items() if _exclude(is_ingress(port), addresses, *use))
         return [other for other in dict.fromkeys(ruling) if other != service_id]
 
     def choose(self, wanted: str, taken: Iterable[PortKey]) -> int | None:

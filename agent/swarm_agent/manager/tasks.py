@@ -11,7 +11,7 @@ import enum
 
 import msgspec
 
-from swarm_agent.model.extensions import publish_addresses, task_options
+from swarm_agent.model.extensions import publish_addresses, publish_nodes, task_options
 from swarm_agent.model.objects import ZERO_TIME, Cluster, Endpoint, Node, Service, Task, TaskStatus, Version
 from swarm_agent.model.specs import EndpointSpec, PortConfig, TaskSpec
 from swarm_agent.model.states import TaskState
@@ -190,7 +190,7 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
         return True
     if task_options(task.service_labels) != task_options(service.spec.labels):
         return True
-    if publish_addresses(task.service_labels) != publish_addresses(service.spec.labels):
+    if any(each(task.service_labels) != each(service.spec.labels) for each in (publish_addresses, publish_nodes)):
         return True
     there = task.endpoint.spec if task.endpoint is not None else None
     return _published(there) != _published(service.spec.endpoint_spec)

@@ -3,7 +3,7 @@
     swarm.task.*    how its containers are made (devices, privileged, shm_size, runtime, gpus)
     swarm.job.*     when a job runs (cron, missed, overlap)
     swarm.update.*  how its updates go (place_within)
-    swarm.publish.* where its published ports answer (addresses)
+    swarm.publish.* where its published ports answer (addresses, nodes)
     swarm.rebalance whether it may be moved for balance ("off")
 
 Labels go through every client, stack file and SDK unchanged. A label under one of the prefixes that is not known, or
@@ -34,6 +34,7 @@ MISSED = "swarm.job.missed"
 OVERLAP = "swarm.job.overlap"
 PLACE_WITHIN = "swarm.update.place_within"
 PUBLISH_ADDRESSES = "swarm.publish.addresses"
+PUBLISH_NODES = "swarm.publish.nodes"
 REBALANCE = "swarm.rebalance"
 
 PREFIXES = ("swarm.task.", "swarm.job.", "swarm.update.", "swarm.publish.")
@@ -46,6 +47,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": SECOND // 1000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
 _PERMISSIONS = re.compile(r"[rwm]{1,3}")
+_NODE_TEST = re.compile(
+    r"(node\.(?:id|hostname|role|ip|platform\.os|platform\.arch)|(?:node|engine)\.labels\.[A-Za-z0-9_./-]+)"
+    r"\s*(==|!=)\s*([A-Za-z0-9:_./-]+)"
+)
 _RUNTIME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 
 
@@ -156,6 +161,19 @@ def read_addresses(text: str) -> tuple[str, ...]:
     return tuple(str(network) for network in sorted(found))
 
 
+def read_nodes(text: str) -> tuple[str, ...]:
+    """Conditions on nodes in the words of placement constraints, "node.labels.edge==true, node.role!=manager"."""
+    found = set()
+    for part in text.split(","):
+        test = _NODE_TEST.fullmatch(part.strip())
+        if test is None:
+            raise ValueError(
+                f"{part.strip()!r} is no condition on nodes; write them as constraints, as node.labels.edge==true"
+            )
+        found.add("".join(test.groups()))
+    return tuple(sorted(found))
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
@@ -176,6 +194,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     OVERLAP: _one_of("skip", "replace"),
     PLACE_WITHIN: read_duration,
     PUBLISH_ADDRESSES: read_addresses,
+    PUBLISH_NODES: read_nodes,
     REBALANCE: _one_of("on", "off"),
 }
 
@@ -237,6 +256,12 @@ def place_within(labels: Mapping[str, str]) -> int:
 def publish_addresses(labels: Mapping[str, str]) -> tuple[str, ...]:
     """The hosts' addresses (as networks) on which the service's published ports answer; empty: on all."""
     found: tuple[str, ...] = _read(labels, PUBLISH_ADDRESSES, ())
+    return found
+
+
+def publish_nodes(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The conditions that a host must meet, all of them, for the service's published ports to answer there."""
+    found: tuple[str, ...] = _read(labels, PUBLISH_NODES, ())
     return found
 
 

@@ -19,6 +19,7 @@ class PortRow(msgspec.Struct, frozen=True, array_like=True):
     mode: str  # ingress or host
     name: str = ""
     addresses: tuple[str, ...] = ()  # networks of hosts' addresses on which the port answers; none: on all
+    nodes: tuple[str, ...] = ()  # constraints on hosts on which the port answers; none: on all
 
 
 class AddressRow(msgspec.Struct, frozen=True, array_like=True):

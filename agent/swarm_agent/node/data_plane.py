@@ -25,9 +25,10 @@ import msgspec
 
 from swarm_agent.dns.service import DnsService
 from swarm_agent.gossip import GossipNode, State, Version
+from swarm_agent.manager.constraints import node_satisfies
 from swarm_agent.model.addresses import ip_of
 from swarm_agent.model.errors import Unavailable
-from swarm_agent.model.objects import Network, Task
+from swarm_agent.model.objects import Network, Node, Task
 from swarm_agent.model.rows import ENDPOINTS, PEERS, EndpointRow, PeerRow, decode_endpoint, decode_peer, encode_row
 from swarm_agent.model.session import Welcome
 from swarm_agent.network.manager import NetworkManager
@@ -71,6 +72,7 @@ class DataPlane:
         self._meta = b""
         self._networks: list[Network] = []
         self._own: dict[str, str] = {}
+        self._node = Node()
         self._published: dict[str, PeerRow] = {}
         self._rows: dict[str, EndpointRow] = {}
         # (generation, gossip's token): what may be acknowledged once the kernel has that generation.
@@ -97,6 +99,7 @@ class DataPlane:
         """What the leader says about networks, keys and where to find others. The first one starts everything."""
         self._networks = list(message.networks)
         self._own = dict(message.node.attachments)
+        self._node = message.node
         self._keys = [base64.b64decode(key) for key in message.gossip_keys]
         seeds = [split_host_port(seed) for seed in message.gossip_seeds]
         if self._parts is not None:
@@ -302,7 +305,7 @@ class DataPlane:
                 if member.state.live
             },
             endpoints=[
-                (row.owner, endpoint)
+                (row.owner, published_here(endpoint, self._node))
                 for row in gossip.rows(ENDPOINTS)
                 if (endpoint := _decoded(decode_endpoint, row.value))
             ],
@@ -328,6 +331,19 @@ class DataPlane:
             if self._published.get(network_id) != row:
                 gossip.publish(PEERS, network_id, encode_row(row))
         self._published = wanted
+
+
+def published_here(row: EndpointRow, node: Node) -> EndpointRow:
+    """The row as it holds on this node: ports that are published only on others are not published."""
+    here = tuple(not port.nodes or node_satisfies(port.nodes, node) for port in row.ports)
+    return row if all(here) else _unpublished(row, here)
+
+
+@lru_cache(maxsize=1 << 12)
+def _unpublished(row: EndpointRow, here: tuple[bool, ...]) -> EndpointRow:
+    ports = zip(row.ports, here, strict=True)
+    kept = (port if answers else msgspec.structs.replace(port, published=0) for port, answers in ports)
+    return msgspec.structs.replace(row, ports=tuple(kept))
 
 
 def resolvers(own: Sequence[str], places: Mapping[str, str], node_id: str) -> list[str]:

@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from swarm_agent.model.addresses import ip_of, mac_of
-from swarm_agent.model.extensions import publish_addresses
+from swarm_agent.model.extensions import publish_addresses, publish_nodes
 from swarm_agent.model.objects import ContainerStatus, PortStatus, Task
 from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
 from swarm_agent.model.specs import PortConfig
@@ -179,11 +179,11 @@ def endpoint_row(task: Task, view: View, *, active: bool, gateway: str = "") -> 
                     aliases=tuple(sorted(aliases)),
                 )
             )
-    bound = publish_addresses(task.service_labels)
+    bound, nodes = publish_addresses(task.service_labels), publish_nodes(task.service_labels)
     ports = [
         PortRow(
             port.protocol or "tcp", port.target_port, port.published_port, port.publish_mode or "ingress", port.name,
-            bound,
+            bound, nodes,
         )
         for port in (endpoint.ports if endpoint is not None else [])
         if port.publish_mode != "host"

@@ -369,6 +369,43 @@ def test_two_services_on_one_port_the_later_waits_and_says_why() -> None:
     assert world.get(waiting).status.state is TaskState.PENDING
 
 
+def bound(name: str, addresses: str, port: int = 8080) -> Service:
+    declared = service(name, ports=(publish(80, port),))
+    labels = {"swarm.publish.addresses": addresses} if addresses else {}
+    return replace(declared, spec=replace(declared.spec, labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "share"),
+    [
+        ("10.0.0.5", "10.0.0.6", True),
+        ("10.0.0.5, 10.0.1.0/24", "10.0.0.6, 10.0.2.0/24", True),
+        ("10.0.0.5", "10.0.0.0/24", False),
+        ("10.0.0.5", "", False),
+        ("", "10.0.0.5", False),
+    ],
+)
+async def test_services_bound_to_different_addresses_may_share_a_port(one: str, two: str, share: bool) -> None:
+    first, second = bound("one", one), bound("two", two)
+    world = World(Cluster(id="c"), INGRESS, first, second)
+    world.plan()
+    given = [[port.published_port for port in world.get(each).endpoint.ports] for each in (first, second)]
+    assert given == ([[8080], [8080]] if share else [[8080], []])
+    store = memory_store()
+    await store.update(lambda tx: tx.create(first))
+    assert (port_conflict(store.view(), second.spec) is None) == share
+
+
+def test_a_service_that_gives_up_addresses_of_its_port_lets_another_have_them() -> None:
+    first, second = bound("one", ""), bound("two", "10.0.0.6")
+    world = World(Cluster(id="c"), INGRESS, first, second)
+    world.plan()
+    assert world.get(second).endpoint.ports == []
+    world.put(replace(world.get(first), spec=bound("one", "10.0.0.5").spec))
+    world.plan()
+    assert [port.published_port for port in world.get(second).endpoint.ports] == [8080]
+
+
 def test_without_an_ingress_network_publishing_waits() -> None:
     web = service("web", ports=(publish(80, 8080),))
     waiting = task(web)

@@ -12,6 +12,7 @@ from swarm_agent.model.extensions import (
     check,
     place_within,
     publish_addresses,
+    publish_nodes,
     read_devices,
     read_duration,
     read_gpus,
@@ -97,6 +98,21 @@ def test_ports_may_be_bound_to_addresses_and_networks_of_hosts() -> None:
     check(labels, job=False)
     assert publish_addresses(labels) == ("10.0.0.5/32", "192.168.7.0/24")
     assert publish_addresses({}) == ()
+
+
+def test_ports_may_be_bound_to_nodes_in_the_words_of_constraints() -> None:
+    labels = {"swarm.publish.nodes": "node.role != manager,node.labels.edge==true"}
+    check(labels, job=False)
+    assert publish_nodes(labels) == ("node.labels.edge==true", "node.role!=manager")
+    assert publish_nodes({}) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "edge==true", "node.labels.edge=true", "node.labels.==x", "node.rôle==x", "node.id==a,"]
+)
+def test_what_is_no_condition_on_nodes_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=r"label swarm\.publish\.nodes: .* is no condition on nodes"):
+        check({"swarm.publish.nodes": text}, job=False)
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.5/8", "web", "10.0.0.5,", "fd00::1"])

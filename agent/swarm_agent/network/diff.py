@@ -7,7 +7,7 @@ that send packets over them. Old things go last, from the top down, so that no r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -49,16 +49,18 @@ TABLES = tuple(table + family for family in ("", IPV6) for table in ("raw", "man
 CHOSEN_ONCE = ("name", "mtu", "ip_range", "ip_range6")  # of engine networks
 
 
-def changed(there: Mapping[K, V], wanted: Mapping[K, V]) -> Iterator[tuple[K, V]]:
+def changed(there: Mapping[K, V], wanted: Mapping[K, V]) -> list[tuple[K, V]]:
     """What must be set: entries that are missing or different."""
-    for key, value in wanted.items():
-        if there.get(key) != value:
-            yield key, value
+    if there == wanted:  # told several times quicker than what differs
+        return []
+    get = there.get
+    return [(key, value) for key, value in wanted.items() if get(key) != value]
 
 
-def gone(there: Iterable[K], wanted: Mapping[K, object] | frozenset[K]) -> list[K]:
-    """What must be removed."""
-    return [key for key in there if key not in wanted]
+def gone(there: Mapping[K, object] | frozenset[K], wanted: Mapping[K, object] | frozenset[K]) -> list[K]:
+    """What must be removed, in the order in which it is there."""
+    keys, kept = (item if isinstance(item, frozenset) else item.keys() for item in (there, wanted))
+    return [] if keys <= kept else [key for key in there if key not in wanted]
 
 
 def network_operations(there: KernelState, wanted: KernelState) -> tuple[list[Operation], list[Operation]]:
@@ -109,9 +111,7 @@ def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation
         for path, value in changed(there.sysctls, wanted.sysctls)
         if not (link := link_of_sysctl(path)) or link in vxlans or link in ready
     ]
-    operations += [
-        SetPortFdb(*key) for key in sorted(wanted.port_fdb) if key not in there.port_fdb and key[0] in vxlans
-    ]
+    operations += [SetPortFdb(*key) for key in sorted(wanted.port_fdb - there.port_fdb) if key[0] in vxlans]
     operations += [SetFdb(*key, value) for key, value in changed(there.fdb, wanted.fdb) if key[0] in vxlans]
     operations += [
         SetNeighbour(*key, value) for key, value in changed(there.neighbours, wanted.neighbours) if key[0] in vxlans

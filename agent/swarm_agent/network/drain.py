@@ -43,13 +43,14 @@ def advance(
 ) -> tuple[Draining, list[OwnedRow]]:
     """The next state, and the rows to plan with: those of the tables, and those that are leaving, made inactive."""
     rows = {row.task_id: (owner, row) for owner, row in endpoints}
-    used = {address.ip for _, row in endpoints for address in row.addresses}
     withdrawn = {
         task_id: (now + LINGER, (owner, row))
         for task_id, (owner, row) in before.rows.items()
         if task_id not in rows and row.active
     }
     leaving = withdrawn | {task_id: entry for task_id, entry in before.leaving.items() if task_id not in rows}
+    # Only wanted when something leaves, and a walk over all rows.
+    used = {address.ip for _, row in endpoints for address in row.addresses} if leaving else set()
     leaving = {
         task_id: (deadline, (owner, row))
         for task_id, (deadline, (owner, row)) in leaving.items()
@@ -69,6 +70,16 @@ def stale_connections(
     loses all. A UDP port or VIP that gets its first task loses what was tracked while nobody answered. The same goes
     for the IPv6 addresses beside them, on the networks in `duals`.
     """
+    if before is after:
+        return []
+    few = _differing(before, after)
+    selections = stale_of(*few)
+    beside = _beside([*few[0], *few[1]], duals) if duals else {}
+    return [*selections, *(replace(one, ip=beside[one.ip]) for one in selections if beside.get(one.ip))]
+
+
+def stale_of(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> list[Selection]:
+    """The same for IPv4, from all rows."""
     old_active, new_active = _addresses(before, True), _addresses(after, True)
     old, new = _holders(before), _holders(after)
     gone = {ip for ip, tasks in old.items() if ip not in new or new[ip] - tasks}
@@ -76,8 +87,33 @@ def stale_connections(
     selections += [Answers(ip, "udp") for ip in sorted(old_active - new_active - gone)]
     selections += [SentTo("udp", port) for port in sorted(_udp_ports(after) - _udp_ports(before))]
     selections += [SentTo("udp", ip=vip) for vip in sorted(_vips(after) - _vips(before))]
-    beside = _beside([*before, *after], duals) if duals else {}
-    return [*selections, *(replace(one, ip=beside[one.ip]) for one in selections if beside.get(one.ip))]
+    return selections
+
+
+def _differing(before: Sequence[OwnedRow], after: Sequence[OwnedRow]) -> tuple[list[OwnedRow], list[OwnedRow]]:
+    """The rows that are in one alone, and all that have something in common with them: an address, a VIP, a port. What
+    is left out says nothing: it is on both sides.
+    """
+    old, new = ({row.task_id: row for _, row in rows} for rows in (before, after))
+    tasks = {task for task, row in old.items() if new.get(task) != row} | {
+        task for task, row in new.items() if old.get(task) != row
+    }
+    if not tasks:
+        return [], []
+    ips: set[str] = set()
+    ports: set[int] = set()
+    for _, row in (*before, *after):
+        if row.task_id in tasks:
+            ips.update(ip for address in row.addresses for ip in (address.ip, address.vip) if ip)
+            ports.update(port.published for port in row.ports if port.published)
+
+    def related(row: EndpointRow) -> bool:
+        for address in row.addresses:
+            if address.ip in ips or address.vip in ips:
+                return True
+        return any(port.published in ports for port in row.ports)
+
+    return [item for item in before if related(item[1])], [item for item in after if related(item[1])]
 
 
 def _beside(rows: Sequence[OwnedRow], duals: Mapping[str, DualStack]) -> dict[str, str]:

@@ -7,14 +7,16 @@ frontends into kernel state. Only active rows are targets.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from swarm_agent.model.rows import AddressRow, EndpointRow
 
 from .names import CHAIN_PREFIX, chain_name
 from .state import Chain, ChainKey, Destination, Jump, Rule, Timeouts
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,19 +87,47 @@ class Balanced:
     problems: tuple[str, ...] = ()
 
 
+PublishedKey = tuple[str, int, tuple[str, ...]]  # protocol, port, addresses to which it is bound
+VirtualKey = tuple[str, str]  # network id, VIP
+Targets = Mapping[Target, bool]  # whether they are active
+
+
+class Kept:
+    """Results by the objects that they were made from: frontends stay the same objects while nothing of theirs
+    changes (parts.py), and what follows from one need not be made again.
+    """
+
+    LIMIT = 1 << 17
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, object], tuple[object, Any]] = {}
+
+    def keep(self, kind: str, name: object, source: object, make: Callable[[], V]) -> V:
+        """What `make` gives, which must follow from `source`, kind and name alone."""
+        found = self._results.get((kind, name))
+        if found is not None and found[0] is source:
+            result: V = found[1]
+            return result
+        if len(self._results) > self.LIMIT:
+            self._results.clear()  # names come and go
+        made = make()
+        self._results[kind, name] = (source, made)
+        return made
+
+
 class Balancer(Protocol):
     """Spreads new connections over targets.
 
     These chains are entered, and so must be there: SWARM-FRONT and SWARM-FRONT-OUT (mangle) for packets that come in
     and that this host sends, SWARM-PRE (nat) for the first of a connection, SWARM-REFUSE (filter), which answers for
     VIPs that have no target. A balancer marks what it takes (names.PUBLISHED_BIT, VIP_BIT, in packet and connection)
-    and leaves the rest alone. `subnets`: network id → subnet.
+    and leaves the rest alone. `subnets`: network id → subnet. `kept`: what it made before.
     """
 
     name: str
 
     def balance(
-        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str]
+        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str], kept: Kept
     ) -> Balanced: ...
 
 
@@ -112,13 +142,9 @@ def ingress_address(row: EndpointRow, ingress_id: str) -> AddressRow | None:
     return next(iter(by_preference), None)
 
 
-def published_frontends(rows: Iterable[EndpointRow], ingress_id: str) -> list[Published]:
-    """Ports published in ingress mode with the tasks behind them, in a fixed order; of one port, those bound to
-    addresses come first.
-
-    Two services meet on one port only for moments (a port moves between them); then both answer.
-    """
-    found: dict[tuple[str, int, tuple[str, ...]], dict[Target, bool]] = defaultdict(dict)
+def published_targets(rows: Iterable[EndpointRow], ingress_id: str) -> dict[PublishedKey, Targets]:
+    """Ports published in ingress mode with the tasks behind them."""
+    found: dict[PublishedKey, dict[Target, bool]] = defaultdict(dict)
     for row in rows:
         address = ingress_address(row, ingress_id)
         if address is None:
@@ -128,24 +154,22 @@ def published_frontends(rows: Iterable[EndpointRow], ingress_id: str) -> list[Pu
                 targets = found[port.protocol or "tcp", port.published, port.addresses]
                 target = Target(address.ip, port.target)
                 targets[target] = targets.get(target, False) or row.active
-    ordered = sorted(found, key=lambda key: (key[0], key[1], not key[2], key[2]))
-    return [Published(*key[:2], *_split(found[key]), key[2]) for key in ordered]
+    return dict(found)
 
 
-def virtual_frontends(rows: Iterable[EndpointRow], network_ids: Iterable[str]) -> list[VirtualAddress]:
-    """VIPs on the given networks. A VIP known from an inactive row alone is there, without targets."""
-    wanted = set(network_ids)
-    found: dict[tuple[str, str], dict[Target, bool]] = defaultdict(dict)
+def virtual_targets(rows: Iterable[EndpointRow], network_ids: Container[str]) -> dict[VirtualKey, Targets]:
+    """VIPs on the given networks. A VIP known from an inactive row alone is there, without active targets."""
+    found: dict[VirtualKey, dict[Target, bool]] = defaultdict(dict)
     for row in rows:
         for address in row.addresses:
-            if address.vip and address.network_id in wanted:
+            if address.vip and address.network_id in network_ids:
                 targets = found[address.network_id, address.vip]
                 target = Target(address.ip)
                 targets[target] = targets.get(target, False) or row.active
-    return [VirtualAddress(*key, *_split(found[key])) for key in sorted(found)]
+    return dict(found)
 
 
-def _split(targets: Mapping[Target, bool]) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+def split(targets: Targets) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
     """(active, draining)."""
     ordered = sorted(targets)
     return tuple(item for item in ordered if targets[item]), tuple(item for item in ordered if not targets[item])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 
-from .frontends import Balanced, Published, Target, VirtualAddress
+from .frontends import Balanced, Kept, Published, Target, VirtualAddress
 from .names import PUBLISHED_BIT, VIP_BIT, chain_name
 from .state import Chain, ChainKey
 
@@ -56,29 +57,42 @@ class IptablesBalancer:
     name = "iptables"
 
     def balance(
-        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str]
+        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str], kept: Kept
     ) -> Balanced:
         chains: dict[ChainKey, Chain] = {
             ("mangle", "SWARM-FRONT"): (_RESTORE_PUBLISHED,),
             ("mangle", "SWARM-FRONT-OUT"): (_RESTORE_PUBLISHED,),
             ("nat", "SWARM-PRE"): (f"-j {VIRTUAL_CHAIN}", f"-m addrtype --dst-type LOCAL -j {PUBLISH_CHAIN}"),
         }
-        chains.update(_published(published))
-        chains.update(virtual_chains(virtual, subnets))
+        chains.update(_published(published, kept))
+        chains.update(virtual_chains(virtual, subnets, kept))
         return Balanced(chains)
 
 
-def _published(frontends: Iterable[Published]) -> dict[ChainKey, Chain]:
+def _published(frontends: Iterable[Published], kept: Kept) -> dict[ChainKey, Chain]:
     chains: dict[ChainKey, Chain] = {}
-    entries = []
+    entries: list[str] = []
     for frontend in frontends:
         if not frontend.targets:
             continue
-        chain = frontend.chain("P")
-        entries += [f"{match} -j {chain}" for match in frontend.matches]
-        chains["nat", chain] = (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, frontend.protocol))
+        chain, jumps, content = kept.keep("port", frontend.name, frontend, partial(_port_chain, frontend))
+        entries += jumps
+        chains["nat", chain] = content
     chains["nat", PUBLISH_CHAIN] = tuple(entries)
     return chains
+
+
+def _port_chain(frontend: Published) -> tuple[str, Chain, Chain]:
+    """Name, the rules that lead there, content."""
+    chain = frontend.chain("P")
+    jumps = tuple(f"{match} -j {chain}" for match in frontend.matches)
+    return chain, jumps, (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, frontend.protocol))
+
+
+def _vip_chain(frontend: VirtualAddress, length: int) -> tuple[str, str, Chain]:
+    """Name, the rule that leads there, content."""
+    chain = virtual_chain(frontend.vip)
+    return chain, f"-d {frontend.vip}/{length} -j {chain}", (*set_bit(VIP_BIT), *spread(frontend.targets))
 
 
 def virtual_chain(vip: str) -> str:
@@ -87,7 +101,7 @@ def virtual_chain(vip: str) -> str:
 
 
 def virtual_chains(
-    frontends: Iterable[VirtualAddress], subnets: Mapping[str, str], family: str = ""
+    frontends: Iterable[VirtualAddress], subnets: Mapping[str, str], kept: Kept, family: str = ""
 ) -> dict[ChainKey, Chain]:
     """The chains of VIPs, for iptables or for ip6tables (`family` IPV6). `subnets`: network id → subnet."""
     vips = list(frontends)
@@ -96,9 +110,9 @@ def virtual_chains(
     entries: dict[str, list[str]] = defaultdict(list)
     for frontend in vips:
         if frontend.targets:
-            chain = virtual_chain(frontend.vip)
-            entries[frontend.network_id].append(f"-d {frontend.vip}/{length} -j {chain}")
-            chains[nat, chain] = (*set_bit(VIP_BIT), *spread(frontend.targets))
+            chain, jump, content = kept.keep("vip", frontend.vip, frontend, partial(_vip_chain, frontend, length))
+            entries[frontend.network_id].append(jump)
+            chains[nat, chain] = content
     networks = []
     for network_id, jumps in sorted(entries.items()):
         chain = chain_name("N", network_id)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from swarm_agent.model.dualstack import DualStack
 
-from .frontends import Target, VirtualAddress
+from .frontends import Kept, Target, VirtualAddress
 from .iptables import REFUSE_CHAIN, virtual_chains
 from .names import VIP_BIT
 from .state import IPV6, Chain, ChainKey, EngineNetwork, Jump
@@ -39,20 +40,26 @@ COMMIT
 """
 
 
-def virtual_addresses(virtual: Iterable[VirtualAddress], duals: Mapping[str, DualStack]) -> list[VirtualAddress]:
+def virtual_addresses(
+    virtual: Iterable[VirtualAddress], duals: Mapping[str, DualStack], kept: Kept
+) -> list[VirtualAddress]:
     """The IPv6 VIPs beside those of IPv4, on networks that have them."""
     found = []
     for frontend in virtual:
         dual = duals.get(frontend.network_id)
-        vip = dual.beside(frontend.vip) if dual is not None else ""
-        if dual is not None and vip:
-            targets = tuple(Target(six) for target in frontend.targets if (six := dual.beside(target.ip)))
-            found.append(VirtualAddress(frontend.network_id, vip, targets))
-    return found
+        if dual is not None:
+            name = (frontend.vip, dual)
+            found.append(kept.keep("vip6", name, frontend, partial(_virtual_address, frontend, dual)))
+    return [frontend for frontend in found if frontend.vip]
+
+
+def _virtual_address(frontend: VirtualAddress, dual: DualStack) -> VirtualAddress:
+    targets = tuple(Target(six) for target in frontend.targets if (six := dual.beside(target.ip)))
+    return VirtualAddress(frontend.network_id, dual.beside(frontend.vip), targets)
 
 
 def chains_and_jumps(
-    networks: Iterable[EngineNetwork], virtual: Iterable[VirtualAddress], *, vips: bool
+    networks: Iterable[EngineNetwork], virtual: Iterable[VirtualAddress], kept: Kept, *, vips: bool
 ) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
     """ip6tables' part for these networks, those with IPv6; `vips`: this host can translate addresses of IPv6."""
     overlays = sorted(networks, key=lambda network: network.bridge)
@@ -70,7 +77,7 @@ def chains_and_jumps(
     if not vips:
         return {(FILTER, "SWARM-FORWARD"): tuple(forward)}, frozenset({FORWARD_JUMP})
     subnets = {network.network_id: network.subnet6 for network in overlays}
-    chains = virtual_chains(virtual, subnets, IPV6)
+    chains = virtual_chains(virtual, subnets, kept, IPV6)
     chains[NAT, "SWARM-PRE"] = ("-j SWARM-VIP",)
     chains[NAT, "SWARM-POST"] = tuple(
         f"-o {network.bridge} -m connmark --mark {_VIRTUAL} -j SNAT --to-source {network.gateway6}"

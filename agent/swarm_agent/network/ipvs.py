@@ -26,8 +26,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
 
-from .frontends import Balanced, Published, Target, VirtualAddress
+from .frontends import Balanced, Kept, Published, VirtualAddress
 from .iptables import PUBLISH_CHAIN, REFUSE_CHAIN, refusals, spread
 from .names import BALANCED_MASK, LOCAL, PUBLISHED_BIT, VIP_BIT, VIP_TABLE, chain_name
 from .state import Chain, ChainKey, Destination, Jump, Rule, Timeouts
@@ -64,11 +65,16 @@ def numbers(keys: Iterable[str], highest: int) -> dict[str, int]:
     for key in sorted(set(keys)):
         if len(taken) == highest:
             break
-        number = int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % highest + 1
+        number = _first_choice(key, highest)
         while number in taken:
             number = number % highest + 1
         taken[number] = key
     return {key: number for number, key in taken.items()}
+
+
+@lru_cache(maxsize=1 << 15)
+def _first_choice(key: str, highest: int) -> int:
+    return int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % highest + 1
 
 
 class IpvsBalancer:
@@ -77,7 +83,7 @@ class IpvsBalancer:
     name = "ipvs"
 
     def balance(
-        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str]
+        self, published: Iterable[Published], virtual: Iterable[VirtualAddress], subnets: Mapping[str, str], kept: Kept
     ) -> Balanced:
         ports, vips = list(published), list(virtual)
         chains: dict[ChainKey, Chain] = {
@@ -102,8 +108,8 @@ class IpvsBalancer:
         services: dict[int, str] = {}
         destinations: dict[Destination, int] = {}
         problems = [
-            *_published(ports, chains, services, destinations),
-            *_virtual(vips, subnets, chains, services, destinations),
+            *_published(ports, chains, services, destinations, kept),
+            *_virtual(vips, subnets, chains, services, destinations, kept),
         ]
         return Balanced(
             chains=chains,
@@ -128,25 +134,39 @@ def _published(
     chains: dict[ChainKey, Chain],
     services: dict[int, str],
     destinations: dict[Destination, int],
+    kept: Kept,
 ) -> list[str]:
     found = numbers((port.name for port in ports), PORT_NUMBERS)
-    marks, loopback, problems = [], [], []
+    marks: list[str] = []
+    loopback: list[str] = []
+    problems = []
     for port in ports:
         number = found.get(port.name)
         if number is None:
             problems.append(f"port {port.port}/{port.protocol}: IPVS takes {PORT_NUMBERS} published ports")
             continue
-        _serve(PUBLISHED_BIT | number, port.targets, port.draining, port.protocol == "udp", services, destinations)
+        mark = PUBLISHED_BIT | number
+        served = kept.keep("ipvs", mark, port, partial(_served, mark, port, udp=port.protocol == "udp"))
+        services.update(served[0])
+        destinations.update(served[1])
         if port.targets:
-            marks += [_mark(match, PUBLISHED_BIT | number) for match in port.matches]
-            if port.on_loopback:
-                chain = port.chain("L")
-                loopback += [f"{match} -j {chain}" for match in port.matches]
-                chains["nat", chain] = spread(port.targets[:LOOPBACK_TASKS], port.protocol)
+            rules, jumps, chain, content = kept.keep("ipvs rules", mark, port, partial(_port_rules, port, mark))
+            marks += rules
+            if jumps:
+                loopback += jumps
+                chains["nat", chain] = content
     chains["mangle", PUBLISH_CHAIN] = tuple(reversed(marks))  # the last one that fits counts
     chains["nat", "SWARM-LOOPBACK"] = tuple(loopback)
     chains["nat", "SWARM-PRE"] = ("-d 127.0.0.0/8 -j SWARM-LOOPBACK",)
     return problems
+
+
+def _port_rules(port: Published, mark: int) -> tuple[Chain, Chain, str, Chain]:
+    """Rules that mark its packets; for 127.0.0.1 the rules that lead to a chain, its name and content."""
+    chain = port.chain("L")
+    jumps = tuple(f"{match} -j {chain}" for match in port.matches) if port.on_loopback else ()
+    marks = tuple(_mark(match, mark) for match in port.matches)
+    return marks, jumps, chain, spread(port.targets[:LOOPBACK_TASKS], port.protocol)
 
 
 def _virtual(
@@ -155,6 +175,7 @@ def _virtual(
     chains: dict[ChainKey, Chain],
     services: dict[int, str],
     destinations: dict[Destination, int],
+    kept: Kept,
 ) -> list[str]:
     found = numbers((vip.vip for vip in vips), VIP_NUMBERS)
     marks: dict[str, list[str]] = defaultdict(list)
@@ -165,13 +186,12 @@ def _virtual(
             problems.append(f"VIP {vip.vip}: IPVS takes {VIP_NUMBERS} VIPs")
             continue
         mark = VIP_BIT | number
-        _serve(mark, vip.targets, vip.draining, False, services, destinations)
-        _serve(mark | _UDP_BIT, vip.targets, vip.draining, True, services, destinations)
+        for each, udp in ((mark, False), (mark | _UDP_BIT, True)):
+            served = kept.keep("ipvs", each, vip, partial(_served, each, vip, udp=udp))
+            services.update(served[0])
+            destinations.update(served[1])
         if vip.targets:
-            marks[vip.network_id] += [
-                _mark(f"-d {vip.vip}/32 ! -p udp", mark),
-                _mark(f"-d {vip.vip}/32 -p udp", mark | _UDP_BIT),
-            ]
+            marks[vip.network_id] += kept.keep("ipvs rules", mark, vip, partial(_vip_rules, vip, mark))
     new = [f"-m addrtype --dst-type LOCAL -j {PUBLISH_CHAIN}"]
     for network_id, rules in sorted(marks.items()):
         chain = chain_name("N", network_id)
@@ -185,17 +205,22 @@ def _virtual(
     return problems
 
 
-def _serve(
-    mark: int,
-    targets: tuple[Target, ...],
-    draining: tuple[Target, ...],
-    udp: bool,
-    services: dict[int, str],
-    destinations: dict[Destination, int],
-) -> None:
+def _vip_rules(vip: VirtualAddress, mark: int) -> Chain:
+    return (
+        _mark(f"-d {vip.vip}/32 ! -p udp", mark),
+        _mark(f"-d {vip.vip}/32 -p udp", mark | _UDP_BIT),
+    )
+
+
+def _served(
+    mark: int, frontend: Published | VirtualAddress, *, udp: bool
+) -> tuple[dict[int, str], dict[Destination, int]]:
+    """The service of a frontend, if it needs one, and its destinations."""
+    targets, draining = frontend.targets, frontend.draining
     if not targets and (udp or not draining):
-        return
-    services[mark] = SCHEDULER
+        return {}, {}
+    destinations: dict[Destination, int] = {}
     if not udp:
         destinations.update({(mark, target.ip, target.port): 0 for target in draining})
     destinations.update({(mark, target.ip, target.port): 1 for target in targets})
+    return {mark: SCHEDULER}, destinations

@@ -31,6 +31,7 @@ from .iptables import IptablesBalancer
 from .ipvs_netlink import IpvsWatch
 from .memory import SETTLE, is_settled, load, save, with_memory
 from .netlink import Failure
+from .parts import Memory
 from .plan import plan
 from .report import MeshReport, frontends
 from .state import (
@@ -107,6 +108,7 @@ class NetworkManager:
         self._draining = Draining()
         self._planned_rows: list[OwnedRow] = []
         self._planned = KernelState()
+        self._parts = Memory()
         self._kernel: KernelState | None = None  # what is there as far as we know; None: look
         self._networks: dict[str, EngineNetwork] = {}  # as the engine has them
         self._attachable: dict[str, str] = {}  # network id → engine's name for it
@@ -308,7 +310,9 @@ class NetworkManager:
         generation, tables = self._generation, self._completed(self._tables)
         looking = self._kernel is None
         self._draining, rows = advance(self._draining, tables.endpoints, tables.hosts, self._clock())
-        planned = await asyncio.to_thread(plan, replace(tables, endpoints=rows), self._facts, self._balancer)
+        planned = await asyncio.to_thread(
+            plan, replace(tables, endpoints=rows), self._facts, self._balancer, self._parts
+        )
         wanted = planned.state
 
         engine_failures, removals = await self._create_networks(wanted, looking)

@@ -15,7 +15,7 @@ from swarm_agent.model.dualstack import dual_stack
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import EndpointRow, PeerRow
 
-from .frontends import Balancer, ingress_address, published_frontends, virtual_frontends
+from .frontends import Balancer
 from .ipv6 import chains_and_jumps, sysctls, virtual_addresses
 from .names import (
     HOST_MASK,
@@ -31,6 +31,7 @@ from .names import (
     mesh_mac,
     vxlan_name,
 )
+from .parts import Memory, Surroundings, Ways, all_published, all_virtual
 from .rules import JUMPS, surrounding_chains
 from .state import Bridge, EngineNetwork, KernelPlan, KernelState, Rule, Vxlan
 from .tables import HostFacts, NetworkTables, duals_of, is_overlay, mtu_of, vni_of
@@ -39,14 +40,16 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PROTOCOLS = ("", "tcp", "udp", "sctp")
 
 
-def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelPlan:
-    """What this host should hold. Without networks (outside a cluster) that is nothing at all."""
+def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Memory | None = None) -> KernelPlan:
+    """What this host should hold. Without networks (outside a cluster) that is nothing at all. `memory` makes the next
+    plan with it quicker, and no different.
+    """
+    memory = memory or Memory()
     problems: list[str] = []
     networks, vnis = _networks(tables, facts, problems)
     if not tables.networks:
         return KernelPlan(KernelState(), tuple(problems))
     hosts = _hosts(tables, facts, problems)
-    rows = _usable_rows(tables, hosts, problems)
     ingress_id = next((item.id for item in tables.networks if item.spec.ingress), "")
 
     vxlans = {
@@ -63,45 +66,34 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
         proxy=False,
     )
 
-    fdb: dict[tuple[str, str], str] = {}
-    neighbours: dict[tuple[str, str], str] = {}
-    routes: dict[tuple[int, str], tuple[str, str]] = {}
-
     duals = {network_id: dual for network_id, dual in duals_of(tables.networks).items() if network_id in networks}
-
-    def remote(network_id: str, ip: str, mac: str, underlay: str) -> None:
-        link = vxlan_name(network_id)
-        fdb[link, mac] = underlay
-        neighbours[link, ip] = mac
-        if network_id in duals and (ip6 := duals[network_id].beside(ip)):
-            neighbours[link, ip6] = mac
-
+    around = Surroundings(facts.node_id, ingress_id, hosts, frozenset(networks), duals)
+    parts = memory.parts(tables.endpoints, around, endpoint_fault)
+    ways = Ways()
     for owner, peer in _usable_peers(tables, hosts, problems):
         if owner != facts.node_id and peer.network_id in networks:
-            remote(peer.network_id, peer.gateway, peer.mac, hosts[owner])
-    for owner, row in rows:
-        if owner == facts.node_id:
-            continue
-        for address in row.addresses:
-            if address.network_id in networks:
-                remote(address.network_id, address.ip, address.mac or mac_of(address.ip), hosts[owner])
-        target = ingress_address(row, ingress_id)
-        if target and any(port.published and port.mode != "host" for port in row.ports):
-            routes[PUBLISH_TABLE, f"{target.ip}/32"] = (hosts[owner], MESH_LINK)
+            ways.remote(around, peer.network_id, peer.gateway, peer.mac, hosts[owner])
+    for part in parts:
+        problems += part.problems
+        ways.update(part.inactive)
+    for part in parts:
+        ways.update(part.active)
+    fdb, neighbours, routes = ways.fdb, ways.neighbours, ways.routes
     port_fdb = frozenset(fdb)  # before the mesh tunnel's entries: it is no port of a bridge
 
     subnets = {network_id: network.subnet for network_id, network in networks.items()}
-    virtual = virtual_frontends((row for _, row in rows), networks)
-    virtual6 = virtual_addresses(virtual, duals) if not facts.no_ipv6_vips else []
+    virtual = all_virtual(parts)
+    virtual6 = virtual_addresses(virtual, duals, memory.kept) if not facts.no_ipv6_vips else []
     if duals and facts.no_ipv6_vips:
         names = ", ".join(networks[network_id].name for network_id in sorted(duals))
         problems.append(
             f"VIPs of IPv6 on {names}: {facts.no_ipv6_vips}; there names have tasks' addresses of IPv6 alone"
         )
+    # The tunnel answers ARP for a VIP with this host's own bridge, so the VIP needs to be nobody's address.
+    own = {network_id: (vxlan_name(network_id), mac_of(network.gateway)) for network_id, network in networks.items()}
     for frontend in (*virtual, *virtual6):
-        # The tunnel answers ARP for a VIP with this host's own bridge, so the VIP needs to be nobody's address.
-        gateway = networks[frontend.network_id].gateway
-        neighbours[vxlan_name(frontend.network_id), frontend.vip] = mac_of(gateway)
+        link, mac = own[frontend.network_id]
+        neighbours[link, frontend.vip] = mac
 
     numbers = host_indexes(hosts.values())
     others = {address: number for address, number in numbers.items() if address != facts.underlay}
@@ -115,10 +107,10 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer) -> KernelP
 
     overlays = [(network.bridge, network.subnet, network.gateway) for network in networks.values()]
     chains = surrounding_chains(facts.underlay, others, overlays)
-    balanced = balancer.balance(published_frontends((row for _, row in rows), ingress_id), virtual, subnets)
+    balanced = balancer.balance(all_published(parts), virtual, subnets, memory.kept)
     chains.update(balanced.chains)
     dual_networks = [networks[network_id] for network_id in duals]
-    chains6, jumps6 = chains_and_jumps(dual_networks, virtual6, vips=not facts.no_ipv6_vips)
+    chains6, jumps6 = chains_and_jumps(dual_networks, virtual6, memory.kept, vips=not facts.no_ipv6_vips)
     chains.update(chains6)
     settings = _sysctls([MESH_LINK, *(network.bridge for network in networks.values())])
     for network in dual_networks:
@@ -212,20 +204,6 @@ def _hosts(tables: NetworkTables, facts: HostFacts, problems: list[str]) -> dict
             problems.append(f"host {node_id}: underlay address {address!r} is not IPv4")
     hosts[facts.node_id] = facts.underlay
     return hosts
-
-
-def _usable_rows(tables: NetworkTables, hosts: Mapping[str, str], problems: list[str]) -> list[tuple[str, EndpointRow]]:
-    """Well-formed rows of reachable owners. Inactive ones come first, so that active ones win a shared address."""
-    found = []
-    for owner, row in tables.endpoints:
-        if owner not in hosts:
-            continue
-        fault = endpoint_fault(row)
-        if fault:
-            problems.append(f"endpoint row of task {row.task_id} from node {owner}: {fault}")
-        else:
-            found.append((owner, row))
-    return sorted(found, key=lambda item: (item[1].active, item[1].task_id, item[0]))
 
 
 def _usable_peers(tables: NetworkTables, hosts: Mapping[str, str], problems: list[str]) -> list[tuple[str, PeerRow]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
 from swarm_agent.network.conntrack import Answers, SentTo
-from swarm_agent.network.drain import LINGER, Draining, OwnedRow, advance, stale_connections
+from swarm_agent.network.drain import LINGER, Draining, OwnedRow, advance, stale_connections, stale_of
 
 HOSTS = {"a": "192.168.0.1", "b": "192.168.0.2"}
 
@@ -82,3 +84,26 @@ def test_first_endpoint_of_a_udp_port_or_vip_frees_those_who_asked_before() -> N
         SentTo("udp", ip="10.0.0.9"),
     ]
     assert stale_connections([], [("a", row("t", protocol="tcp"))]) == []
+
+
+ROWS = st.builds(
+    lambda task, owner, end, vip, protocol, published, active: (
+        owner,
+        EndpointRow(
+            task, "s", "dns", 1, "c", (AddressRow("n", f"10.0.0.{end}", "", vip),),
+            (PortRow(protocol, 53, published, "ingress"),), active,
+        ),
+    ),
+    st.sampled_from("tuvw"), st.sampled_from("ab"), st.integers(5, 7), st.sampled_from(["", "10.0.0.100"]),
+    st.sampled_from(["udp", "tcp"]), st.sampled_from([0, 5353, 5354]), st.booleans(),
+)  # fmt: skip
+TABLES = st.lists(ROWS, max_size=5, unique_by=lambda item: item[1].task_id)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TABLES, TABLES, st.integers(0, 5))
+def test_only_rows_that_have_to_do_with_a_change_are_looked_at(
+    before: list[OwnedRow], after: list[OwnedRow], same: int
+) -> None:
+    after = list({row.task_id: (owner, row) for owner, row in (*after, *before[:same])}.values())
+    assert stale_connections(before, after) == stale_of(before, after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarm_agent.network.choice import choose
-from swarm_agent.network.frontends import Published, Target, VirtualAddress
+from swarm_agent.network.frontends import Kept, Published, Target, VirtualAddress
 from swarm_agent.network.ipvs import IpvsBalancer, numbers
 from swarm_agent.network.ipvs_netlink import encoded, is_ours
 from swarm_agent.network.names import LOCAL, PUBLISHED_BIT, VIP_BIT, VIP_TABLE
@@ -20,7 +20,7 @@ def port(*targets: Target, draining: tuple[Target, ...] = (), protocol: str = "t
 
 
 def test_a_port_is_one_mark_and_one_service_however_many_tasks_it_has() -> None:
-    few, many = (IpvsBalancer().balance([port(*tasks)], [], {}) for tasks in ((A,), (A, B, C)))
+    few, many = (IpvsBalancer().balance([port(*tasks)], [], {}, Kept()) for tasks in ((A,), (A, B, C)))
     (mark,) = many.services
     assert mark & PUBLISHED_BIT and not mark & VIP_BIT
     assert many.chains["mangle", "SWARM-PUBLISH"] == few.chains["mangle", "SWARM-PUBLISH"]
@@ -31,25 +31,25 @@ def test_a_port_is_one_mark_and_one_service_however_many_tasks_it_has() -> None:
 
 
 def test_draining_tasks_keep_connections_and_get_no_new_ones() -> None:
-    balanced = IpvsBalancer().balance([port(A, draining=(B,))], [], {})
+    balanced = IpvsBalancer().balance([port(A, draining=(B,))], [], {}, Kept())
     assert sorted(balanced.destinations.values()) == [0, 1]
     assert {ip: weight for (_, ip, _), weight in balanced.destinations.items()} == {A.ip: 1, B.ip: 0}
 
 
 def test_udp_clients_leave_a_draining_task_at_once() -> None:
-    balanced = IpvsBalancer().balance([port(A, draining=(B,), protocol="udp")], [], {})
+    balanced = IpvsBalancer().balance([port(A, draining=(B,), protocol="udp")], [], {}, Kept())
     assert [ip for _, ip, _ in balanced.destinations] == [A.ip]
 
 
 def test_a_port_whose_tasks_all_drain_takes_no_new_connection() -> None:
-    balanced = IpvsBalancer().balance([port(draining=(A,))], [], {})
+    balanced = IpvsBalancer().balance([port(draining=(A,))], [], {}, Kept())
     assert balanced.chains["mangle", "SWARM-PUBLISH"] == ()
     assert list(balanced.destinations.values()) == [0]
 
 
 def test_a_vip_has_a_service_for_udp_and_one_for_all_else_on_any_port() -> None:
     vip = VirtualAddress("net", "10.0.1.9", (Target("10.0.1.3"),))
-    balanced = IpvsBalancer().balance([], [vip], SUBNETS)
+    balanced = IpvsBalancer().balance([], [vip], SUBNETS, Kept())
     assert len(balanced.services) == 2
     assert all(mark & VIP_BIT and not mark & PUBLISHED_BIT for mark in balanced.services)
     assert {(ip, port) for _, ip, port in balanced.destinations} == {("10.0.1.3", 0)}
@@ -58,7 +58,7 @@ def test_a_vip_has_a_service_for_udp_and_one_for_all_else_on_any_port() -> None:
 
 
 def test_a_vip_without_tasks_refuses() -> None:
-    balanced = IpvsBalancer().balance([], [VirtualAddress("net", "10.0.1.9", ())], SUBNETS)
+    balanced = IpvsBalancer().balance([], [VirtualAddress("net", "10.0.1.9", ())], SUBNETS, Kept())
     assert balanced.services == {}
     assert "-d 10.0.1.9/32 -j REJECT --reject-with icmp-port-unreachable" in balanced.chains["filter", "SWARM-REFUSE"]
 
@@ -73,7 +73,7 @@ def test_numbers_seldom_move_and_end() -> None:
 
 def test_more_ports_than_there_are_numbers_are_named() -> None:
     ports = [Published(protocol, number, (A,)) for protocol in ("tcp", "udp") for number in range(1, 10_001)]
-    balanced = IpvsBalancer().balance(ports, [], {})
+    balanced = IpvsBalancer().balance(ports, [], {}, Kept())
     assert len(balanced.services) == 0x3FFF
     assert len(balanced.problems) == 20_000 - 0x3FFF
     assert balanced.problems[0].startswith("port ")
@@ -104,7 +104,7 @@ def test_an_unknown_balancer_is_named() -> None:
 def test_a_packet_whose_task_is_chosen_has_no_mark_that_leads_back_to_this_host() -> None:
     """The kernel looks for a route again after IPVS; by the VIP's mark that was this host, and the packet was lost."""
     vip = VirtualAddress("net", "10.0.1.9", (Target("10.0.1.3"),))
-    chains = IpvsBalancer().balance([port(A)], [vip], SUBNETS).chains
+    chains = IpvsBalancer().balance([port(A)], [vip], SUBNETS, Kept()).chains
     assert chains["mangle", "SWARM-FRONT-OUT"][0] == "-m ipvs --ipvs -g SWARM-CHOSEN"
     assert chains["mangle", "SWARM-CHOSEN"] == (
         "-j MARK --set-xmark 0x0/0xffff",
@@ -114,7 +114,7 @@ def test_a_packet_whose_task_is_chosen_has_no_mark_that_leads_back_to_this_host(
 
 def test_a_port_bound_to_addresses_wins_over_an_unbound_one_and_leaves_loopback_alone() -> None:
     bound = Published("tcp", 8080, (A,), (), ("10.9.0.5/32",))
-    chains = IpvsBalancer().balance([bound, port(B)], [], {}).chains
+    chains = IpvsBalancer().balance([bound, port(B)], [], {}, Kept()).chains
     first, last = chains["mangle", "SWARM-PUBLISH"]
     assert first.startswith("-p tcp") and last.startswith("-d 10.9.0.5/32 -p tcp")  # the last mark counts
     assert chains["nat", "SWARM-LOOPBACK"] == ("-p tcp -m tcp --dport 8080 -j SWARM-L-tcp-8080",)

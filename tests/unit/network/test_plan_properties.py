@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from swarm_agent.network.diff import link_of_sysctl
 from swarm_agent.network.frontends import Balancer
 from swarm_agent.network.iptables import IptablesBalancer
 from swarm_agent.network.ipvs import IpvsBalancer
+from swarm_agent.network.parts import Memory
 from swarm_agent.network.plan import plan
 from swarm_agent.network.state import KernelState
 from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables
@@ -59,7 +61,7 @@ def endpoint_rows(draw: Callable[..., object]) -> tuple[str, EndpointRow]:
     )
     row = EndpointRow(
         f"task{number}",
-        "service",
+        draw(st.sampled_from(["service", "another", ""])),
         "web",
         number,
         "container",
@@ -130,6 +132,20 @@ def without_host_settings(host: KernelModel) -> KernelState:
     kept.timeouts = None
     kept.sysctls = {path: value for path, value in host.sysctls.items() if path not in host_settings}
     return kept.state()
+
+
+@BALANCERS
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(tables(), st.integers(0, 6), st.booleans()), min_size=2, max_size=6))
+def test_a_plan_that_takes_up_the_last_one_is_the_plan_from_scratch(
+    balancer: Balancer, steps: list[tuple[NetworkTables, int, bool]]
+) -> None:
+    """Each step keeps some rows of the one before, and sometimes all of its surroundings."""
+    memory, last = Memory(), NetworkTables()
+    for state, kept, same_place in steps:
+        rows = unique_by_task([*state.endpoints, *list(last.endpoints)[:kept]])
+        last = dataclasses.replace(last if same_place else state, endpoints=rows)
+        assert plan(last, FACTS, balancer, memory) == plan(last, FACTS, balancer)
 
 
 @BALANCERS

@@ -107,7 +107,6 @@ def test_servers_that_end_at_once_lose_nothing(lab: Lab, host1: Host) -> None:
     assert_nothing_lost(found)
 
 
-@pytest.mark.skipif(not os.environ.get("LOAD_ALL"), reason="LOAD_ALL=1: not yet shown to hold on a busy machine")
 def test_scaling_and_draining_lose_no_request(lab: Lab, host1: Host) -> None:
     eventually(lambda: settled(host1), timeout=60)
     with load(lab, keep_alive=False) as found:

@@ -17,7 +17,7 @@ from swarm_agent.network import ipv6
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(bool(ipv6.lacking()[1]), reason=ipv6.lacking()[1]),
+    pytest.mark.skipif(bool(ipv6.lacking().vips), reason=ipv6.lacking().vips),
     pytest.mark.timeout(120),
 ]
 VIP, VIP6 = "10.0.2.200", "fd00:2::c8"

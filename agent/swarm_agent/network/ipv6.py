@@ -21,6 +21,7 @@ from .frontends import Kept, Target, VirtualAddress
 from .iptables import REFUSE_CHAIN, virtual_chains
 from .names import VIP_BIT
 from .state import IPV6, Chain, ChainKey, EngineNetwork, Jump
+from .tables import Lacking
 
 _VIRTUAL = f"{VIP_BIT:#x}/{VIP_BIT:#x}"
 NAT, FILTER = f"nat{IPV6}", f"filter{IPV6}"
@@ -33,6 +34,10 @@ VIP_JUMPS = frozenset(
         Jump(FILTER, "OUTPUT", REFUSE_CHAIN),
     }
 )
+_FILTER_TRIAL = """*filter
+-A FORWARD -o swb-trial -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+"""
 _TRIAL = f"""*nat
 -A POSTROUTING -o swb-trial -m connmark --mark {_VIRTUAL} -j SNAT --to-source fd00::1
 -A PREROUTING -d fd00::1/128 -m statistic --mode random --probability 0.5 -j DNAT --to-destination fd00::2
@@ -59,11 +64,11 @@ def _virtual_address(frontend: VirtualAddress, dual: DualStack) -> VirtualAddres
 
 
 def chains_and_jumps(
-    networks: Iterable[EngineNetwork], virtual: Iterable[VirtualAddress], kept: Kept, *, vips: bool
+    networks: Iterable[EngineNetwork], virtual: Iterable[VirtualAddress], kept: Kept, lacking: Lacking
 ) -> tuple[dict[ChainKey, Chain], frozenset[Jump]]:
-    """ip6tables' part for these networks, those with IPv6; `vips`: this host can translate addresses of IPv6."""
+    """ip6tables' part for these networks, those with IPv6, as far as the host can have it."""
     overlays = sorted(networks, key=lambda network: network.bridge)
-    if not overlays:
+    if not overlays or lacking.rules:
         return {}, frozenset()
     forward: list[str] = []
     for network in overlays:
@@ -74,7 +79,7 @@ def chains_and_jumps(
             f"-o {link} -j DROP",
             *([f"-i {link} -j DROP"] if network.internal else []),
         ]
-    if not vips:
+    if lacking.vips:
         return {(FILTER, "SWARM-FORWARD"): tuple(forward)}, frozenset({FORWARD_JUMP})
     subnets = {network.network_id: network.subnet6 for network in overlays}
     chains = virtual_chains(virtual, subnets, kept, IPV6)
@@ -99,16 +104,24 @@ def sysctls(network: EngineNetwork, tunnel: str) -> dict[str, str]:
     }
 
 
-def lacking() -> tuple[str, str]:
-    """(why this kernel has no IPv6 at all, why it cannot balance VIPs of IPv6); "" where it can. Blocking."""
+def lacking() -> Lacking:
+    """What this host lacks. Blocking."""
     if not Path("/proc/sys/net/ipv6/conf/all/forwarding").exists():
         reason = "this host's kernel runs without IPv6 (ipv6.disable=1, or built without)"
-        return reason, reason
+        return Lacking(reason, reason, reason)
+    filtering = _refusal(_FILTER_TRIAL)
+    if filtering:
+        reason = f"ip6tables does not work: {filtering}"
+        return Lacking("", reason, reason)
+    translating = _refusal(_TRIAL)
+    return Lacking("", f"ip6tables has no nat with DNAT, SNAT and statistic: {translating}" if translating else "", "")
+
+
+def _refusal(rules: str) -> str:
+    """Why ip6tables does not take these rules, or "": tried without changing anything."""
     command = ["ip6tables-restore", "--noflush", "--test", "-w", "5"]
     try:
-        result = subprocess.run(command, input=_TRIAL, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(command, input=rules, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return "", f"ip6tables-restore: {error}"
-    if result.returncode:
-        return "", f"ip6tables has no nat table with DNAT, SNAT and statistic: {result.stderr.strip()}"
-    return "", ""
+        return str(error)
+    return (result.stderr.strip() or f"exit status {result.returncode}") if result.returncode else ""

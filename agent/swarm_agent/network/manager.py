@@ -137,7 +137,7 @@ class NetworkManager:
     @property
     def has_ipv6_vips(self) -> bool:
         """Whether VIPs of IPv6 are balanced here."""
-        return not self._facts.no_ipv6_vips
+        return not self._facts.lacking.vips
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -168,8 +168,7 @@ class NetworkManager:
         that was asked for.
         """
         mtu = await asyncio.to_thread(netlink.underlay_mtu, self._facts.underlay)
-        no_ipv6, no_vips = await asyncio.to_thread(ipv6.lacking)
-        self._facts = replace(self._facts, mtu=mtu, no_ipv6=no_ipv6, no_ipv6_vips=no_vips)
+        self._facts = replace(self._facts, mtu=mtu, lacking=await asyncio.to_thread(ipv6.lacking))
         self._balancer, self._reason = await asyncio.to_thread(choose, self._wanted_balancer)
         log.info("balancing by %s: %s", self._balancer.name, self._reason)
         if self._memory is not None:

@@ -83,11 +83,11 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
 
     subnets = {network_id: network.subnet for network_id, network in networks.items()}
     virtual = all_virtual(parts)
-    virtual6 = virtual_addresses(virtual, duals, memory.kept) if not facts.no_ipv6_vips else []
-    if duals and facts.no_ipv6_vips:
+    virtual6 = virtual_addresses(virtual, duals, memory.kept) if not facts.lacking.vips else []
+    if duals and facts.lacking.vips:
         names = ", ".join(networks[network_id].name for network_id in sorted(duals))
         problems.append(
-            f"VIPs of IPv6 on {names}: {facts.no_ipv6_vips}; there names have tasks' addresses of IPv6 alone"
+            f"VIPs of IPv6 on {names}: {facts.lacking.vips}; there names have tasks' addresses of IPv6 alone"
         )
     # The tunnel answers ARP for a VIP with this host's own bridge, so the VIP needs to be nobody's address.
     own = {network_id: (vxlan_name(network_id), mac_of(network.gateway)) for network_id, network in networks.items()}
@@ -110,7 +110,7 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
     balanced = balancer.balance(all_published(parts), virtual, subnets, memory.kept)
     chains.update(balanced.chains)
     dual_networks = [networks[network_id] for network_id in duals]
-    chains6, jumps6 = chains_and_jumps(dual_networks, virtual6, memory.kept, vips=not facts.no_ipv6_vips)
+    chains6, jumps6 = chains_and_jumps(dual_networks, virtual6, memory.kept, facts.lacking)
     chains.update(chains6)
     settings = _sysctls([MESH_LINK, *(network.bridge for network in networks.values())])
     for network in dual_networks:
@@ -157,8 +157,8 @@ def _networks(
         own, vni = tables.own.get(network.id), vni_of(network)
         if own is None or vni is None:
             continue  # the manager has not given them yet; attach() waits for them
-        if network.spec.ipv6_enabled and facts.no_ipv6:
-            problems.append(f"network {network.spec.name} ({network.id}) has IPv6: {facts.no_ipv6}")
+        if network.spec.ipv6_enabled and facts.lacking.ipv6:
+            problems.append(f"network {network.spec.name} ({network.id}) has IPv6: {facts.lacking.ipv6}")
             continue
         try:
             found[network.id] = _engine_network(network, own, facts)

@@ -37,17 +37,28 @@ class NetworkTables:
 
 
 @dataclass(frozen=True, slots=True)
+class Lacking:
+    """Why a host can have no network with IPv6, no VIPs of IPv6, no rules for it at all (ipv6.py); "" where it can."""
+
+    ipv6: str = ""
+    vips: str = ""
+    rules: str = ""
+
+
+NOTHING_LACKING = Lacking()
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What the plan must know of its host. `mtu` is that of the link that has the underlay address. `no_ipv6` says why
-    networks with IPv6 cannot be here, `no_ipv6_vips` why VIPs of IPv6 cannot; "" where they can (ipv6.py).
+    """What the plan must know of its host. `mtu` is that of the link that has the underlay address. `lacking`: what
+    the host's kernel lacks for networks with IPv6.
     """
 
     node_id: str
     underlay: str
     mtu: int = 1500
     port: int = 4789
-    no_ipv6: str = ""
-    no_ipv6_vips: str = ""
+    lacking: Lacking = NOTHING_LACKING
 
 
 def own_peer_rows(own: Mapping[str, str]) -> list[PeerRow]:

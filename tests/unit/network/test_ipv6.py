@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from swarm_agent.model.addresses import mac_of
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow
@@ -12,11 +14,12 @@ from swarm_agent.network.conntrack import Answers, SentTo
 from swarm_agent.network.drain import stale_connections
 from swarm_agent.network.engine import creation_request, read_network
 from swarm_agent.network.iptables import IptablesBalancer
+from swarm_agent.network.ipv6 import lacking
 from swarm_agent.network.ipvs import IpvsBalancer
 from swarm_agent.network.plan import plan
 from swarm_agent.network.report import frontends
 from swarm_agent.network.state import KernelPlan
-from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables, duals_of
+from swarm_agent.network.tables import VNI_OPTION, HostFacts, Lacking, NetworkTables, duals_of
 
 FACTS = HostFacts("me", "192.168.7.1")
 LINK, BRIDGE = "swv-dual", "swb-dual"
@@ -108,7 +111,7 @@ def test_nothing_is_forwarded_to_the_network_but_answers() -> None:
 
 
 def test_a_host_without_ip6tables_nat_says_so_and_has_all_but_vips() -> None:
-    result = planned(dataclasses.replace(FACTS, no_ipv6_vips="no nat table"))
+    result = planned(dataclasses.replace(FACTS, lacking=Lacking(vips="no nat table")))
     assert result.problems == ("VIPs of IPv6 on front: no nat table; there names have tasks' addresses of IPv6 alone",)
     full = planned().state
     assert result.state.neighbours == {key: mac for key, mac in full.neighbours.items() if key[1] != "fd00:9::5"}
@@ -116,8 +119,22 @@ def test_a_host_without_ip6tables_nat_says_so_and_has_all_but_vips() -> None:
     assert result.state.networks == full.networks
 
 
+def test_a_host_without_ip6tables_has_no_rules_of_it_and_forwards_all_else() -> None:
+    result = planned(dataclasses.replace(FACTS, lacking=Lacking("", "not installed", "not installed")))
+    assert not [table for table, _ in result.state.chains if table.endswith("6")]
+    assert not [jump for jump in result.state.jumps if jump.table.endswith("6")]
+    assert result.state.neighbours[LINK, "fd00:9::11"] == mac_of("10.9.0.17")
+    assert "not installed" in result.problems[0]
+
+
+def test_a_host_without_the_program_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = lacking()
+    assert found.ipv6 == "" and "ip6tables" in found.rules and found.vips == found.rules
+
+
 def test_a_host_without_ipv6_has_no_such_network_and_says_why() -> None:
-    result = planned(dataclasses.replace(FACTS, no_ipv6="the kernel has none", no_ipv6_vips="the kernel has none"))
+    result = planned(dataclasses.replace(FACTS, lacking=Lacking(*["the kernel has none"] * 3)))
     assert result.state.networks == {}
     assert result.problems[0] == "network front (dual) has IPv6: the kernel has none"
 

@@ -7,6 +7,7 @@ its host's bridge and a server that tells, on any port, its name and the peer's 
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import subprocess
 import sys
@@ -23,12 +24,13 @@ from swarm_agent.model.addresses import mac_of
 from swarm_agent.model.dualstack import DualStack
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
-from swarm_agent.model.specs import IPAMConfig, IPAMOptions, NetworkSpec
+from swarm_agent.model.specs import Driver, IPAMConfig, IPAMOptions, NetworkSpec
 from swarm_agent.network import NetworkTables, own_peer_rows
 from swarm_agent.network.names import bridge_name
 from swarm_agent.network.tables import VNI_OPTION
 
 HERE = Path(__file__).parent
+PATIENCE = int(os.environ.get("PATIENCE", "1"))  # how many times longer than usual things may take: emulated processors
 ROOT = HERE.parent.parent
 
 SERVER = """
@@ -115,7 +117,7 @@ assert link.recv(1500)[0] == {answer}
 
 def run(command: str, check: bool = True, timeout: float = 60) -> str:
     """Run a command; its output. Raises with what it printed when it fails."""
-    result = subprocess.run(command.split(), capture_output=True, text=True, timeout=timeout, check=False)
+    result = subprocess.run(command.split(), capture_output=True, text=True, timeout=timeout * PATIENCE, check=False)
     if check and result.returncode:
         raise RuntimeError(f"{command}: exit status {result.returncode}: {result.stderr.strip()}")
     return result.stdout
@@ -158,13 +160,20 @@ def make_network(
     name: str = "",
     ingress: bool = False,
     internal: bool = False,
+    encrypted: bool = False,
     subnets: Sequence[str] = (),
 ) -> Network:
     """`subnets`: of IPv4 and IPv6, for a network that has both."""
-    spec = NetworkSpec(name=name or network_id, ingress=ingress, internal=internal, ipv6_enabled=bool(subnets))
+    driver = Driver("overlay", {"encrypted": ""}) if encrypted else None
     return Network(
         id=network_id,
-        spec=spec,
+        spec=NetworkSpec(
+            name=name or network_id,
+            ingress=ingress,
+            internal=internal,
+            ipv6_enabled=bool(subnets),
+            driver_configuration=driver,
+        ),
         driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(vni)}),
         ipam_options=IPAMOptions(configs=[IPAMConfig(subnet) for subnet in subnets]) if subnets else None,
     )
@@ -178,8 +187,10 @@ class Bed:
     SUBNETS = {"ingress": "10.0.0", "net1": "10.0.1", "dual": "10.0.2"}
     DUAL = DualStack("10.0.2.0/24", "fd00:2::/64")
 
-    def __init__(self, hosts: int = 3, balancer: str = "auto") -> None:
+    def __init__(self, hosts: int = 3, balancer: str = "auto", encrypted: Sequence[str] = ()) -> None:
         self.balancer = balancer
+        self.encrypted = encrypted
+        self.keys: dict[str, str] = {}  # what hosts say of their WireGuard key instead of the truth
         # Runs of several checkouts stay out of each other's way.
         self.prefix = f"swt{zlib.crc32(str(ROOT).encode()) & 0xFFF:03x}-"
         self.folder = tempfile.mkdtemp(prefix="swt")
@@ -190,8 +201,12 @@ class Bed:
         self._sweep()
         run(f"ip netns add {self.prefix}switch")
         self._in("switch", "ip link add br0 type bridge", "ip link set br0 up")
-        self.networks = [make_network("ingress", 4097, ingress=True), make_network("net1", 4098)]
-        self.networks.append(make_network("dual", 4099, subnets=(self.DUAL.subnet, self.DUAL.subnet6)))
+        dual = (self.DUAL.subnet, self.DUAL.subnet6)
+        self.networks = [
+            make_network("ingress", 4097, ingress=True),
+            make_network("net1", 4098, encrypted="net1" in encrypted),
+            make_network("dual", 4099, encrypted="dual" in encrypted, subnets=dual),
+        ]
         self.hosts = [self._host(number) for number in range(1, hosts + 1)]
         self.client = self._machine("client", "10.99.0.100")
 
@@ -207,7 +222,7 @@ class Bed:
     def _machine(self, name: str, address: str) -> str:
         namespace = self.prefix + name
         run(f"ip netns add {namespace}")
-        run(f"ip link add eth0 netns {namespace} type veth peer name {name} netns {self.prefix}switch")
+        run(f"ip -n {namespace} link add eth0 type veth peer name {name} netns {self.prefix}switch")
         self._in("switch", f"ip link set {name} master br0 up")
         self._in(name, f"ip addr add {address}/24 dev eth0", "ip link set eth0 up", "ip link set lo up")
         return namespace
@@ -226,6 +241,7 @@ class Bed:
         for name in list(self.containers):
             self.remove_container(name)
         self.rows.clear()
+        self.keys.clear()
         self.update()
 
     def remove_container(self, name: str) -> None:
@@ -254,7 +270,11 @@ class Bed:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": str(ROOT / "agent"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            env={
+                "PYTHONPATH": str(ROOT / "agent"),
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "PATIENCE": str(PATIENCE),
+            },
         )
         self._processes.append(process)
         return process
@@ -273,12 +293,20 @@ class Bed:
         self._sweep()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def key(self, host: Host) -> str:
+        """A host's public WireGuard key; "" where the kernel has none."""
+        return host.command("key") if self.encrypted else ""
+
     # --- the cluster's side ---------------------------------------------------------------------------------------
 
     def update(self, hosts: Sequence[Host] | None = None, alive: Sequence[Host] | None = None) -> None:
         """Give every host the tables as they are, and wait until they are in the kernels."""
         alive = self.hosts if alive is None else alive
-        peers: list[tuple[str, PeerRow]] = [(host.name, row) for host in alive for row in own_peer_rows(host.own)]
+        peers: list[tuple[str, PeerRow]] = [
+            (host.name, row)
+            for host in alive
+            for row in own_peer_rows(host.own, self.keys.get(host.name, self.key(host)))
+        ]
         names = {host.name for host in alive}
         for host in hosts or alive:
             tables = NetworkTables(
@@ -300,10 +328,10 @@ class Bed:
         for index, network in enumerate(networks):
             address = f"{self.SUBNETS[network]}.{number}"
             link = f"eth{index}"
-            run(f"ip link add {link} netns {namespace} type veth peer name {name}-{index} netns {host.namespace}")
+            run(f"ip -n {namespace} link add {link} type veth peer name {name}-{index} netns {host.namespace}")
             self._in(
                 name,
-                f"ip link set {link} address {mac_of(address)} mtu 1450",
+                f"ip link set {link} address {mac_of(address)} mtu {1390 if network in self.encrypted else 1450}",
                 f"ip addr add {address}/24 dev {link}",
                 f"ip link set {link} up",
                 f"ip route replace default via {host.own[network].partition('/')[0]}",
@@ -324,7 +352,9 @@ class Bed:
 
     def inside(self, name: str, code: str) -> None:
         """Run Python in a container."""
-        subprocess.run(["ip", "netns", "exec", self.prefix + name, sys.executable, "-c", code], check=True, timeout=30)
+        subprocess.run(
+            ["ip", "netns", "exec", self.prefix + name, sys.executable, "-c", code], check=True, timeout=30 * PATIENCE
+        )
 
     def ping(self, name: str, address: str) -> None:
         """An echo from a container to the address, answered; raises CalledProcessError."""
@@ -370,12 +400,14 @@ class Bed:
         """Answers of `count` new connections: "NAME PEER", or "error …"."""
         command = ["ip", "netns", "exec", namespace, sys.executable, "-c", CLIENT]
         command += [kind, address, str(port), str(source), str(count), str(payload)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120 * PATIENCE, check=True
+        ).stdout.splitlines()
 
 
 def eventually(check: object, timeout: float = 30) -> bool:
     """Whether a callable becomes true in time."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     while time.monotonic() < end:
         if check():  # type: ignore[operator]
             return True

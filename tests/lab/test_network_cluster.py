@@ -103,6 +103,16 @@ def test_an_internal_network_leads_to_its_own_tasks_alone(lab: Lab, host1: Host)
         host1.docker("service rm hidden-host1 hidden-host2")
 
 
+def test_an_encrypted_network_is_refused_where_no_kernel_can(host1: Host) -> None:
+    if host1.exec("ip link add swtry type wireguard", check=False).code == 0:
+        host1.exec("ip link del swtry")
+        pytest.skip("this kernel has WireGuard; test_sealed_network.py uses it")
+    refused = host1.docker("network create --driver overlay --opt encrypted sealed", check=False)
+    assert refused.code == 1
+    assert "network sealed: encrypted networks need hosts with WireGuard in their kernel, and no node" in refused.err
+    assert "sealed" not in host1.docker("network ls --format {{.Name}}").out.split()
+
+
 def test_host_mode_is_the_tasks_own_host_alone_and_its_port_is_taken_once(lab: Lab, host1: Host) -> None:
     publish = ["--publish", f"mode=host,published={OWN},target=80"]
     there = ["--constraint", "node.hostname==host2"]

@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from types import TracebackType
 
-from network_bed import Bed, run
+from network_bed import PATIENCE, Bed, run
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
@@ -25,14 +25,14 @@ END = b"the end of the recording"
 WATCHER = """
 import base64, select, socket, sys, time
 links = {}
-for port in sys.argv[2:]:
+for port in sys.argv[3:]:
     link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
     link.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE: nothing may be missed
     link.bind((port, 0))
     links[link] = port
-missing = set(sys.argv[2:4])
+missing = set(sys.argv[3:5])
 print("ready", flush=True)
-end = time.monotonic() + 60
+end = time.monotonic() + float(sys.argv[2])
 while missing and time.monotonic() < end:
     for link in select.select(list(links), [], [], 1)[0]:
         data = link.recv(1 << 17)
@@ -74,13 +74,16 @@ class Frame:
 
 
 class Wire:
-    def __init__(self, bed: Bed) -> None:
-        self._bed = bed
+    def __init__(self, bed: Bed, seconds: int = 60) -> None:
+        """`seconds`: the longest that a recording may take."""
+        self.bed = bed
+        self._seconds = seconds * PATIENCE
         self.frames: list[Frame] = []
 
     def __enter__(self) -> Wire:
-        ports = ["client", *(host.name for host in self._bed.hosts)]
-        command = ["ip", "netns", "exec", f"{self._bed.prefix}switch", sys.executable, "-c", WATCHER, END.decode()]
+        ports = ["client", *(host.name for host in self.bed.hosts)]
+        command = ["ip", "netns", "exec", f"{self.bed.prefix}switch", sys.executable, "-c", WATCHER]
+        command += [END.decode(), str(self._seconds)]
         self._watcher = subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, text=True)
         assert self._watcher.stdout is not None and self._watcher.stdout.readline() == "ready\n"
         return self
@@ -91,8 +94,8 @@ class Wire:
         try:
             if error is None:
                 send = f"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto({END!r}, ('10.99.0.1', 9))"
-                subprocess.run(["ip", "netns", "exec", self._bed.client, sys.executable, "-c", send], check=True)
-                output, _ = self._watcher.communicate(timeout=90)
+                subprocess.run(["ip", "netns", "exec", self.bed.client, sys.executable, "-c", send], check=True)
+                output, _ = self._watcher.communicate(timeout=90 * PATIENCE)
                 for line in output.splitlines():
                     port, text = line.split()
                     data = base64.b64decode(text)
@@ -104,5 +107,5 @@ class Wire:
 
     def mac(self, host_name: str) -> str:
         """The MAC of a machine's own link."""
-        text = run(f"ip netns exec {self._bed.prefix}{host_name} cat /sys/class/net/eth0/address")
+        text = run(f"ip netns exec {self.bed.prefix}{host_name} cat /sys/class/net/eth0/address")
         return text.strip()

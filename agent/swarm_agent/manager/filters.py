@@ -4,8 +4,8 @@ A `Demand` is what the tasks of one group (same service, same spec version) ask 
 first filter that turns the node down, or None. `explain` makes the text of how often each filter did: it is what
 `docker service ps` shows as the error of a pending task.
 
-Plugins, constraints and platform depend on node and spec alone. Their verdict is kept in `Verdicts` until the node
-changes, so many small groups with equal demands cost one dictionary look-up a node.
+Plugins, encryption, constraints and platform depend on node and spec alone. Their verdict is kept in `Verdicts` until
+the node changes, so many small groups with equal demands cost one dictionary look-up a node.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 
+from swarm_agent.model.encryption import can_encrypt, is_encrypted
 from swarm_agent.model.objects import Node, PluginDescription, Task
 from swarm_agent.model.specs import Mount, Platform
 
@@ -26,16 +27,21 @@ class Filter(enum.IntEnum):
     READY = 0
     RESOURCES = 1
     PLUGINS = 2
-    CONSTRAINTS = 3
-    PLATFORM = 4
-    HOST_PORTS = 5
-    MAX_REPLICAS = 6
+    ENCRYPTION = 3
+    CONSTRAINTS = 4
+    PLATFORM = 5
+    HOST_PORTS = 6
+    MAX_REPLICAS = 7
 
 
 _TEXTS: dict[Filter, tuple[str, str]] = {
     Filter.READY: ("1 node not available for new tasks", "{} nodes not available for new tasks"),
     Filter.RESOURCES: ("insufficient resources on 1 node", "insufficient resources on {} nodes"),
     Filter.PLUGINS: ("missing plugin on 1 node", "missing plugin on {} nodes"),
+    Filter.ENCRYPTION: (
+        "no WireGuard for the encrypted network on 1 node",
+        "no WireGuard for the encrypted network on {} nodes",
+    ),
     Filter.CONSTRAINTS: (
         "scheduling constraints not satisfied on 1 node",
         "scheduling constraints not satisfied on {} nodes",
@@ -60,8 +66,8 @@ def no_suitable_node(refusals: Mapping[Filter, int]) -> str:
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
-FixedKey = tuple[tuple[str, ...], tuple[Platform, ...], tuple[str, ...], tuple[str, ...], str]
-"""Constraints, platforms, volume drivers, network drivers, log driver."""
+FixedKey = tuple[tuple[str, ...], tuple[Platform, ...], tuple[str, ...], tuple[str, ...], str, bool]
+"""Constraints, platforms, volume drivers, network drivers, log driver, whether a network is encrypted."""
 
 
 class Fixed:
@@ -78,10 +84,12 @@ class Fixed:
         self.verdicts: dict[str, Filter | None] = {}
 
     def refuses(self, node: Node) -> Filter | None:
-        """The first of plugins, constraints and platform that refuses the node."""
-        _, platforms, volumes, networks, log_driver = self.key
+        """The first of plugins, encryption, constraints and platform that refuses the node."""
+        _, platforms, volumes, networks, log_driver, encrypted = self.key
         if (volumes or networks or log_driver) and not _has_plugins(node, volumes, networks, log_driver):
             return Filter.PLUGINS
+        if encrypted and node.description.engine.plugins and not can_encrypt(node):
+            return Filter.ENCRYPTION
         if self._constraints is not None and not constraints.matches(self._constraints, node):
             return Filter.CONSTRAINTS
         if platforms and not any(_same_platform(platform, node.description.platform) for platform in platforms):
@@ -183,6 +191,7 @@ def _fixed_key(task: Task) -> FixedKey:
         tuple(sorted(volumes)) if volumes else (),
         tuple(sorted(networks)) if networks else (),
         log.name if log is not None and log.name != "none" else "",
+        any(is_encrypted(attachment.network) for attachment in task.networks_attachments),
     )
 
 

@@ -24,6 +24,8 @@ def objections(task: Task, info: NodeInfo) -> list[str]:
     refusal = Demand(task, Verdicts()).refuses(info)
     if refusal is Filter.PLUGINS:
         found.append("a plugin (volume, network or log driver) that the task needs is missing")
+    elif refusal is Filter.ENCRYPTION:
+        found.append("a network of the task is encrypted, and this node's kernel has no WireGuard")
     elif refusal is Filter.PLATFORM:
         platform = info.node.description.platform
         found.append(f"the image is not for {platform.os}/{platform.architecture}")

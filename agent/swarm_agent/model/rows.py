@@ -51,6 +51,7 @@ class PeerRow(msgspec.Struct, frozen=True, array_like=True):
     network_id: str
     gateway: str  # this host's own address on the network
     mac: str  # of its bridge
+    key: str = ""  # the host's public WireGuard key, base64; empty where its kernel has no WireGuard
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from .names import SEAL_TABLE
 from .state import (
     IPV6,
     AddLink,
     AddRule,
+    AddWireGuard,
     Chain,
     CreateNetwork,
     Jump,
@@ -28,6 +30,7 @@ from .state import (
     RemovePortFdb,
     RemoveRoute,
     RemoveRule,
+    RemoveSealed,
     RemoveService,
     Restore,
     SetBridge,
@@ -36,6 +39,7 @@ from .state import (
     SetNeighbour,
     SetPortFdb,
     SetRoute,
+    SetSealed,
     SetService,
     SetSysctl,
     SetTimeouts,
@@ -94,7 +98,9 @@ def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation
     vxlans = {link: vxlan for link, vxlan in wanted.vxlans.items() if not vxlan.bridge or vxlan.bridge in ready}
     anew = {link for link, vxlan in vxlans.items() if there.vxlans.get(link) != vxlan}
     lost = {link for link in there.vxlans if link not in vxlans}
-    there = without_links(there, anew | lost)
+    seals_anew = {link for link, seal in wanted.wireguards.items() if there.wireguards.get(link) != seal}
+    seals_lost = set(gone(there.wireguards, wanted.wireguards))
+    there = without_links(there, anew | lost | seals_anew | seals_lost)
     mtus = {network.bridge: network.mtu for network in wanted.networks.values()}
 
     operations: list[Operation] = []
@@ -105,19 +111,30 @@ def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation
         if link in ready:
             operations.append(SetBridge(link, bridge, mtus[link]))
     operations += [RemoveLink(link) for link in sorted(anew | lost) if link in there.vxlans]
+    operations += [RemoveLink(link) for link in sorted(seals_anew | seals_lost) if link in there.wireguards]
+    operations += [AddWireGuard(link, wanted.wireguards[link]) for link in sorted(seals_anew)]
     operations += [AddLink(link, vxlans[link]) for link in sorted(anew)]
     operations += [
         SetSysctl(path, value)
         for path, value in changed(there.sysctls, wanted.sysctls)
-        if not (link := link_of_sysctl(path)) or link in vxlans or link in ready
+        if not (link := link_of_sysctl(path)) or link in vxlans or link in ready or link in wanted.wireguards
     ]
+    operations += [
+        SetSealed(link, key, underlay, wanted.wireguards[link].port)
+        for (link, key), underlay in changed(there.sealed, wanted.sealed)
+    ]
+    # Before the entries: what encrypted networks send must find no other way, not even for a moment.
+    routes = [SetRoute(*key, *value) for key, value in changed(there.routes, wanted.routes)]
+    rules = [AddRule(rule) for rule in sorted(wanted.rules - there.rules, key=repr)]
+    operations += [route for route in routes if route.table == SEAL_TABLE]
+    operations += [one for one in rules if one.rule.port]
     operations += [SetPortFdb(*key) for key in sorted(wanted.port_fdb - there.port_fdb) if key[0] in vxlans]
     operations += [SetFdb(*key, value) for key, value in changed(there.fdb, wanted.fdb) if key[0] in vxlans]
     operations += [
         SetNeighbour(*key, value) for key, value in changed(there.neighbours, wanted.neighbours) if key[0] in vxlans
     ]
-    operations += [SetRoute(*key, *value) for key, value in changed(there.routes, wanted.routes)]
-    operations += [AddRule(rule) for rule in sorted(wanted.rules - there.rules, key=repr)]
+    operations += [route for route in routes if route.table != SEAL_TABLE]
+    operations += [one for one in rules if not one.rule.port]
     new, old = ipvs_operations(there, wanted)
     operations += new
     operations += restores(there, wanted)
@@ -127,6 +144,7 @@ def kernel_operations(there: KernelState, wanted: KernelState) -> list[Operation
     operations += [RemoveNeighbour(*key) for key in gone(there.neighbours, wanted.neighbours)]
     operations += [RemoveFdb(*key) for key in gone(there.fdb, wanted.fdb)]
     operations += [RemovePortFdb(*key) for key in sorted(gone(there.port_fdb, wanted.port_fdb))]
+    operations += [RemoveSealed(*key) for key in gone(there.sealed, wanted.sealed)]
     return operations
 
 
@@ -175,6 +193,7 @@ def without_links(state: KernelState, links: set[str]) -> KernelState:
         port_fdb=frozenset(key for key in state.port_fdb if key[0] not in links),
         neighbours={key: value for key, value in state.neighbours.items() if key[0] not in links},
         routes={key: value for key, value in state.routes.items() if value[1] not in links},
+        sealed={key: value for key, value in state.sealed.items() if key[0] not in links},
         sysctls={path: value for path, value in state.sysctls.items() if link_of_sysctl(path) not in links},
     )
 

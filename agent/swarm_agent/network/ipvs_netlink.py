@@ -1,7 +1,7 @@
 """IPVS of this network namespace over generic netlink: services by packet mark, their destinations, timeouts.
 
 Only services whose mark has one of our two bits and nothing above are ours (ipvs.py); all others are not even seen.
-Layout: linux/ip_vs.h, linux/genetlink.h. Blocking; runs in a worker thread.
+Layout: linux/ip_vs.h. Blocking; runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from .names import BALANCED_MASK, PUBLISHED_BIT, VIP_BIT
 from .netlink import ALREADY_GONE, Failure
-from .nlsocket import Message, NetlinkSocket, attribute, attributes
+from .nlsocket import GenericSocket, attribute, attributes
 from .state import (
     Destination,
     IpvsOperation,
@@ -36,8 +36,6 @@ _SERVICE, _DEST, _TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP = 1, 2, 4, 5, 6
 _S_FAMILY, _S_MARK, _S_SCHEDULER, _S_FLAGS, _S_TIMEOUT, _S_NETMASK = 1, 5, 6, 7, 8, 9
 _D_ADDRESS, _D_PORT, _D_METHOD, _D_WEIGHT, _D_UPPER, _D_LOWER, _D_ACTIVE, _D_INACTIVE = 1, 2, 3, 4, 5, 6, 7, 8
 _D_FAMILY = 11
-_CONTROL_FAMILY, _GET_FAMILY = 16, 3
-_FAMILY_ID, _FAMILY_NAME = 1, 2
 _NESTED = 0x8000
 _REPLACE_CODES = {_NEW_SERVICE: _SET_SERVICE, _NEW_DEST: _SET_DEST}
 _TRIAL_MARK = VIP_BIT  # number 0, which no frontend has
@@ -90,28 +88,10 @@ def encoded(operation: IpvsOperation) -> tuple[int, bytes]:
             )
 
 
-class IpvsSocket(NetlinkSocket):
+class IpvsSocket(GenericSocket):
     """A generic netlink socket that has found the kernel's IPVS. Raises FileNotFoundError where there is none."""
 
-    protocol = 16  # NETLINK_GENERIC, which Python does not name
-
-    def __init__(self) -> None:
-        super().__init__()
-        try:
-            self._family = self._find()
-        except BaseException:
-            self._link.close()
-            raise
-
-    def _find(self) -> int:
-        head = struct.pack("=BBH", _GET_FAMILY, 1, 0)
-        for body in self.ask(Message(_CONTROL_FAMILY, 0, head + attribute(_FAMILY_NAME, b"IPVS\0"))):
-            found = dict(attributes(body, 4))
-            return int(struct.unpack("=H", found[_FAMILY_ID])[0])
-        raise FileNotFoundError(errno.ENOENT, "this kernel offers no IPVS")
-
-    def message(self, kind: int, body: bytes) -> Message:
-        return Message(self._family, 0, struct.pack("=BBH", kind, 1, 0) + body)
+    family = "IPVS"
 
     def execute(self, operations: Collection[IpvsOperation]) -> list[Failure]:
         """Carry out in order; those that failed. What is there already is changed, what is gone already is fine."""
@@ -134,7 +114,7 @@ class IpvsSocket(NetlinkSocket):
     def services(self) -> dict[int, str]:
         """Our services: mark → scheduler."""
         found: dict[int, str] = {}
-        for body in self.dump(self._family, struct.pack("=BBH", _GET_SERVICE, 1, 0)):
+        for body in self.dump(self.number, self.head(_GET_SERVICE)):
             service = dict(attributes(dict(attributes(body, 4)).get(_SERVICE, b""), 0))
             mark = struct.unpack("=I", service[_S_MARK])[0] if _S_MARK in service else 0
             if is_ours(mark):
@@ -143,7 +123,7 @@ class IpvsSocket(NetlinkSocket):
 
     def destinations(self, mark: int) -> Iterator[tuple[Destination, int, int]]:
         """The service's destinations: (destination, weight, connections)."""
-        for body in self.dump(self._family, struct.pack("=BBH", _GET_DEST, 1, 0) + _service(mark)):
+        for body in self.dump(self.number, self.head(_GET_DEST) + _service(mark)):
             found = dict(attributes(dict(attributes(body, 4)).get(_DEST, b""), 0))
             ip = socket.inet_ntoa(found[_D_ADDRESS][:4])
             (port,) = struct.unpack(">H", found[_D_PORT])

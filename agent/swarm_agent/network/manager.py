@@ -20,7 +20,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from . import conntrack, ipv6, ipvs_netlink, netlink
+from swarm_agent.model.encryption import is_encrypted
+
+from . import conntrack, ipv6, ipvs_netlink, netlink, wireguard
 from .choice import AUTO, choose
 from .diff import kernel_operations, network_operations
 from .drain import Draining, OwnedRow, advance, stale_connections
@@ -31,11 +33,12 @@ from .iptables import IptablesBalancer
 from .ipvs_netlink import IpvsWatch
 from .memory import SETTLE, is_settled, load, save, with_memory
 from .netlink import Failure
+from .operations import executor, summary
 from .parts import Memory
 from .plan import plan
 from .report import MeshReport, frontends
+from .sealing import LACKING
 from .state import (
-    AddLink,
     CreateNetwork,
     EngineNetwork,
     IpvsOperation,
@@ -43,7 +46,7 @@ from .state import (
     Operation,
     RemoveNetwork,
     Restore,
-    SetBridge,
+    WireGuardOperation,
 )
 from .tables import HostFacts, NetworkTables, NetworkUnavailable, duals_of, is_overlay
 from .watch import Watch
@@ -54,7 +57,6 @@ CHECK_PERIOD = 1.0  # seconds between cheap checks whether anything was changed 
 ENGINE_PAUSE = 3.0  # seconds that an engine which did not answer is left alone
 LOOK_PERIOD = 60.0  # seconds between looks at everything
 RETRY_FIRST = 0.1  # seconds until a failed round is tried again; doubles up to CHECK_PERIOD
-NAMED = 12  # links and chains that a log line names
 REMOVE_TIMEOUT = 20.0  # seconds that leaving waits until all is gone
 ATTACH_TIMEOUT = 20.0  # seconds that a task waits for its network
 
@@ -90,9 +92,12 @@ class NetworkManager:
         """`on_applied(generation)` is called in the event loop each time a newer generation is in the kernel.
 
         `balancer`: "ipvs", "iptables", or "auto": IPVS where the kernel has it (choice.py).
-        `memory`: a file below /run in which tables outlive a restart of the agent (memory.py).
+        `memory`: a file below /run in which tables outlive a restart of the agent (memory.py), and beside which this
+        host's WireGuard key is kept.
         """
         self._memory = memory
+        self._key_file = memory.with_suffix(".key") if memory is not None else None
+        self._private_key = b""
         self._remembered: NetworkTables | None = None
         self._settle_until = 0.0
         self._saved: NetworkTables | None = None
@@ -140,6 +145,11 @@ class NetworkManager:
         return not self._facts.lacking.vips
 
     @property
+    def public_key(self) -> str:
+        """What the other hosts must know to send this one packets of encrypted networks; "" where it can have none."""
+        return self._facts.key
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """What did not work in the last round, for people."""
         return self._failures
@@ -171,6 +181,12 @@ class NetworkManager:
         self._facts = replace(self._facts, mtu=mtu, lacking=await asyncio.to_thread(ipv6.lacking))
         self._balancer, self._reason = await asyncio.to_thread(choose, self._wanted_balancer)
         log.info("balancing by %s: %s", self._balancer.name, self._reason)
+        lacking = await asyncio.to_thread(wireguard.available)
+        if lacking:
+            log.info("no encrypted networks: %s", lacking)
+        else:
+            self._private_key = await asyncio.to_thread(wireguard.own_key, self._key_file)
+            self._facts = replace(self._facts, key=wireguard.public_key(self._private_key))
         if self._memory is not None:
             self._remembered = await asyncio.to_thread(load, self._memory)
             self._settle_until = self._clock() + SETTLE
@@ -211,9 +227,13 @@ class NetworkManager:
         """The name of the engine network to connect a task to, once this host has it. Raises NetworkUnavailable."""
         try:
             async with asyncio.timeout(timeout), self._round_done:
-                await self._round_done.wait_for(lambda: self._engine_name(network_id) is not None)
+                await self._round_done.wait_for(
+                    lambda: self._engine_name(network_id) is not None or self._impossible(network_id)
+                )
         except TimeoutError:
             raise NetworkUnavailable(self._why_missing(network_id, timeout)) from None
+        if self._impossible(network_id):
+            raise NetworkUnavailable(self._why_missing(network_id, 0))
         return self._engine_name(network_id) or network_id
 
     async def remove_all(self) -> None:
@@ -221,8 +241,9 @@ class NetworkManager:
         self._remembered = None
         self._engine_rests = 0.0
         generation = self.update(NetworkTables())
-        if self._memory is not None:
-            self._memory.unlink(missing_ok=True)
+        for file in (self._memory, self._key_file):
+            if file is not None:
+                file.unlink(missing_ok=True)
         if self._task is None:
             await self._round()
         try:
@@ -301,6 +322,7 @@ class NetworkManager:
             and netlink.bridge_netfilter() == self._bridge_netfilter
             and netlink.read_sysctls(kernel.sysctls) == kernel.sysctls
             and self._ipvs.undisturbed(kernel)
+            and wireguard.undisturbed(kernel)
         )
 
     async def _round(self) -> tuple[str, ...]:
@@ -401,12 +423,15 @@ class NetworkManager:
                     failures += self._firewall.execute(item for item in group if isinstance(item, Restore))
                 case "ipvs":
                     failures += ipvs_netlink.execute(item for item in group if isinstance(item, IpvsOperation))
+                case "wireguard":
+                    mine = (item for item in group if isinstance(item, WireGuardOperation))
+                    failures += wireguard.execute(mine, self._private_key)
                 case _:
                     failures += netlink.execute(group)
         self._bridge_netfilter = netlink.bridge_netfilter()
         netlink.open_hairpins()
         tunnels = netlink.numbers(wanted.vxlans)
-        self._numbers = (tunnels | netlink.numbers(wanted.bridges), tunnels)
+        self._numbers = (tunnels | netlink.numbers([*wanted.bridges, *wanted.wireguards]), tunnels)
         return operations, failures
 
     def _observe(self, wanted: KernelState) -> KernelState:
@@ -414,6 +439,7 @@ class NetworkManager:
         self._watch.forget()  # what comes from here on may be missed below, and asks for another look
         chains, jumps = self._firewall.observe(wanted)
         services, destinations, timeouts = ipvs_netlink.observe()
+        wireguards, sealed = wireguard.observe()
         return replace(
             netlink.observe(wanted),
             chains=chains,
@@ -421,6 +447,8 @@ class NetworkManager:
             services=services,
             destinations=destinations,
             timeouts=timeouts,
+            wireguards=wireguards,
+            sealed=sealed,
         )
 
     def _tell(
@@ -443,6 +471,8 @@ class NetworkManager:
         known = next((item for item in self._tables.networks if item.id == network_id), None)
         if known is None:
             reason = "the manager has not told this host about it"
+        elif self._impossible(network_id):
+            return f"network {known.spec.name} cannot be had on this host: {LACKING}"
         elif network_id not in self._tables.own:
             reason = "the manager has not given this host an address on it"
         else:
@@ -451,31 +481,14 @@ class NetworkManager:
         name = known.spec.name if known else network_id
         return f"network {name} is not usable on this host after {timeout:.0f} s: {reason}"
 
+    def _impossible(self, network_id: str) -> bool:
+        """Whether the network must be encrypted, which this host cannot do."""
+        return not self._facts.key and any(
+            item.id == network_id and is_encrypted(item) for item in self._tables.networks
+        )
+
     def _engine_name(self, network_id: str) -> str | None:
         for network in self._tables.networks:
             if network.id == network_id and not is_overlay(network):
                 return network.spec.name
         return self._attachable.get(network_id)
-
-
-def executor(operation: Operation) -> str:
-    """Which part of the kernel's interface carries an operation out."""
-    if isinstance(operation, Restore):
-        return "iptables"
-    return "ipvs" if isinstance(operation, IpvsOperation) else "netlink"
-
-
-def summary(operations: list[Operation]) -> str:
-    """Operations counted by kind, "AddLink 2, SetFdb 14", with the names of links and chains, or the first of many."""
-    counts = Counter(type(operation).__name__ for operation in operations)
-    chains = [
-        f"{operation.table} {chain}"
-        for operation in operations
-        if isinstance(operation, Restore)
-        for chain in (*(name for name, _ in operation.chains), *(jump.parent for jump in operation.jumps))
-    ]
-    links = [operation.link for operation in operations if isinstance(operation, AddLink | SetBridge)]
-    named = [*links, *chains]
-    shown = [*named[:NAMED], *([f"{len(named) - NAMED} more"] if len(named) > NAMED else [])]
-    detail = f" ({', '.join(shown)})" if shown else ""
-    return ", ".join(f"{kind} {count}" for kind, count in counts.items()) + detail

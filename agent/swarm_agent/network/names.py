@@ -31,10 +31,25 @@ LOCAL = "local"  # instead of a gateway: the route leads to this host itself
 RULE_PRIORITY = 1073  # after "local" (0), before "main" (32766)
 VXLAN_OVERHEAD = 50  # bytes that VXLAN over IPv4 adds to a packet: 20 IP, 8 UDP, 8 VXLAN, 14 Ethernet
 
+SEAL_LINK = "swseal"  # WireGuard: the way between hosts for encrypted networks
+SEAL_ADDRESS = "169.254.77.2/32"  # on every host: from a link without any, the kernel takes no packets of others
+SEAL_TABLE = VIP_TABLE + 1  # host → SEAL_LINK, for VXLAN packets of encrypted networks
+SEAL_OVERHEAD = 60  # bytes that WireGuard over IPv4 adds to a packet: 20 IP, 8 UDP, 16 header, 16 tag
+
+
+def sealed_port(data_path_port: int) -> int:
+    """The UDP port of encrypted networks' VXLAN, which is never seen on a wire: its packets go through SEAL_LINK."""
+    return data_path_port - 1
+
+
+def seal_port(data_path_port: int) -> int:
+    """The UDP port at which hosts speak WireGuard with each other."""
+    return data_path_port + 1
+
 
 def is_our_table(table: int) -> bool:
     """Whether a routing table belongs to us."""
-    return TABLE_BASE <= table <= VIP_TABLE
+    return TABLE_BASE <= table <= SEAL_TABLE
 
 
 def bridge_name(network_id: str) -> str:

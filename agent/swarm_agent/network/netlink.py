@@ -182,7 +182,9 @@ def _rules(ip: Any) -> frozenset[Rule]:
     for rule in ip.get_rules(family=socket.AF_INET):
         table = rule.get("table") or rule["table"]
         if is_our_table(table):
-            found.add(Rule(rule.get("fwmark") or 0, rule.get("fwmask") or 0, table))
+            ports = rule.get("dport_range") or ":"
+            port = int(ports.partition(":")[0] or 0) if rule.get("iifname") == "lo" else 0
+            found.add(Rule(rule.get("fwmark") or 0, rule.get("fwmask") or 0, table, port))
     return frozenset(found)
 
 
@@ -319,9 +321,11 @@ class _Writer:
                 raise LookupError("not an operation of the kernel's links and routes")
 
     def _rule(self, command: str, rule: Rule) -> None:
-        self._ip.rule(
-            command, family=socket.AF_INET, priority=RULE_PRIORITY, fwmark=rule.mark, fwmask=rule.mask, table=rule.table
-        )
+        if rule.port:  # "iif lo": what this host sends itself
+            match = {"iifname": "lo", "ip_proto": socket.IPPROTO_UDP, "dport_range": f"{rule.port}:{rule.port}"}
+        else:
+            match = {"fwmark": rule.mark, "fwmask": rule.mask}
+        self._ip.rule(command, family=socket.AF_INET, priority=RULE_PRIORITY, table=rule.table, **match)
 
     def _remove(self, action: Any) -> None:
         try:

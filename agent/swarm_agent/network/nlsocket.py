@@ -2,13 +2,14 @@
 
 pyroute2 does everything else; one message at a time through it takes 0.3 ms and more, which is a minute for a large
 cluster. What goes into messages is said elsewhere: rtnetlink.py (neighbours, routes), ipvs_netlink.py. Layout:
-linux/netlink.h.
+linux/netlink.h, linux/genetlink.h.
 
 Blocking; runs in a worker thread.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -19,6 +20,8 @@ from typing import Self
 
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
+_CONTROL_FAMILY, _GET_FAMILY = 16, 3
+_FAMILY_ID, _FAMILY_NAME = 1, 2
 _BATCH = 64  # messages at once; their acknowledgements must fit into the default receive buffer
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -107,6 +110,36 @@ class NetlinkSocket:
                     code = -int(struct.unpack_from("=i", content)[0])
                     raise OSError(code, f"netlink dump {kind} failed")
                 yield content
+
+
+class GenericSocket(NetlinkSocket):
+    """A generic netlink socket that has found one part of the kernel. Raises FileNotFoundError where it is missing."""
+
+    protocol = 16  # NETLINK_GENERIC, which Python does not name
+    family: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self.number = self._find()
+        except BaseException:
+            self._link.close()
+            raise
+
+    def _find(self) -> int:
+        head = struct.pack("=BBH", _GET_FAMILY, 1, 0)
+        name = attribute(_FAMILY_NAME, self.family.encode() + b"\0")
+        for body in self.ask(Message(_CONTROL_FAMILY, 0, head + name)):
+            found = dict(attributes(body, 4))
+            return int(struct.unpack("=H", found[_FAMILY_ID])[0])
+        raise FileNotFoundError(errno.ENOENT, f"this kernel offers no {self.family}")
+
+    def head(self, command: int) -> bytes:
+        """What every message of the family begins with."""
+        return struct.pack("=BBH", command, 1, 0)
+
+    def message(self, command: int, body: bytes) -> Message:
+        return Message(self.number, 0, self.head(command) + body)
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:

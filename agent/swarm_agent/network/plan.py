@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from swarm_agent.model.addresses import mac_of, reserved_range
 from swarm_agent.model.dualstack import dual_stack
+from swarm_agent.model.encryption import is_encrypted
 from swarm_agent.model.objects import Network
 from swarm_agent.model.rows import EndpointRow, PeerRow
 
@@ -24,19 +25,23 @@ from .names import (
     MESH_VNI,
     PUBLISH_TABLE,
     PUBLISHED_BIT,
+    SEAL_OVERHEAD,
     TABLE_BASE,
     VXLAN_OVERHEAD,
     bridge_name,
     host_indexes,
     mesh_mac,
+    sealed_port,
     vxlan_name,
 )
 from .parts import Memory, Surroundings, Ways, all_published, all_virtual
 from .rules import JUMPS, surrounding_chains
+from .sealing import LACKING, Sealing, seal
 from .state import Bridge, EngineNetwork, KernelPlan, KernelState, Rule, Vxlan
 from .tables import HostFacts, NetworkTables, duals_of, is_overlay, mtu_of, vni_of
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_KEY = re.compile(r"([A-Za-z0-9+/]{43}=)?")
 _PROTOCOLS = ("", "tcp", "udp", "sctp")
 
 
@@ -52,15 +57,22 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
     hosts = _hosts(tables, facts, problems)
     ingress_id = next((item.id for item in tables.networks if item.spec.ingress), "")
 
+    encrypted = {item.id for item in tables.networks if is_overlay(item) and is_encrypted(item)}
+
+    def port_of(network_id: str) -> int:
+        return sealed_port(facts.port) if network_id in encrypted else facts.port
+
     vxlans = {
-        vxlan_name(network_id): Vxlan(vnis[network_id], facts.port, facts.underlay, network.mtu, bridge=network.bridge)
+        vxlan_name(network_id): Vxlan(
+            vnis[network_id], port_of(network_id), facts.underlay, network.mtu, bridge=network.bridge
+        )
         for network_id, network in networks.items()
     }
     vxlans[MESH_LINK] = Vxlan(
         MESH_VNI,
-        facts.port,
+        port_of(ingress_id),
         facts.underlay,
-        facts.mtu - VXLAN_OVERHEAD,
+        facts.mtu - (SEAL_OVERHEAD if ingress_id in encrypted else 0) - VXLAN_OVERHEAD,
         mac=mesh_mac(facts.underlay),
         address=MESH_ADDRESS,
         proxy=False,
@@ -70,7 +82,12 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
     around = Surroundings(facts.node_id, ingress_id, hosts, frozenset(networks), duals)
     parts = memory.parts(tables.endpoints, around, endpoint_fault)
     ways = Ways()
-    for owner, peer in _usable_peers(tables, hosts, problems):
+    peers = _usable_peers(tables, hosts, problems)
+    sealing = Sealing()
+    if encrypted:
+        sealed = [item for item in peers if item[1].network_id in networks.keys() & encrypted]
+        sealing = seal(facts, (item for item in sealed if item[0] != facts.node_id), hosts)
+    for owner, peer in peers:
         if owner != facts.node_id and peer.network_id in networks:
             ways.remote(around, peer.network_id, peer.gateway, peer.mac, hosts[owner])
     for part in parts:
@@ -79,6 +96,8 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
     for part in parts:
         ways.update(part.active)
     fdb, neighbours, routes = ways.fdb, ways.neighbours, ways.routes
+    if encrypted:
+        _without_clear(fdb, neighbours, {vxlan_name(network_id) for network_id in encrypted}, sealing)
     port_fdb = frozenset(fdb)  # before the mesh tunnel's entries: it is no port of a bridge
 
     subnets = {network_id: network.subnet for network_id, network in networks.items()}
@@ -97,7 +116,7 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
 
     numbers = host_indexes(hosts.values())
     others = {address: number for address, number in numbers.items() if address != facts.underlay}
-    rules = {Rule(PUBLISHED_BIT, PUBLISHED_BIT, PUBLISH_TABLE)}
+    rules = {Rule(PUBLISHED_BIT, PUBLISHED_BIT, PUBLISH_TABLE), *sealing.rules}
     for underlay, number in others.items():
         mac = mesh_mac(underlay)
         fdb[MESH_LINK, mac] = underlay
@@ -106,7 +125,7 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
         rules.add(Rule(number << 16, HOST_MASK, TABLE_BASE + number))
 
     overlays = [(network.bridge, network.subnet, network.gateway) for network in networks.values()]
-    chains = surrounding_chains(facts.underlay, others, overlays)
+    chains = surrounding_chains(facts.underlay, others, overlays, sealing.raw_guard, sealing.output_guard)
     balanced = balancer.balance(all_published(parts), virtual, subnets, memory.kept)
     chains.update(balanced.chains)
     dual_networks = [networks[network_id] for network_id in duals]
@@ -132,17 +151,30 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
             fdb=fdb,
             port_fdb=port_fdb,
             neighbours=neighbours,
-            routes={**routes, **balanced.routes},
+            routes={**routes, **sealing.routes, **balanced.routes},
             rules=frozenset(rules) | balanced.rules,
-            sysctls={**settings, **balanced.sysctls},
+            sysctls={**settings, **sealing.sysctls, **balanced.sysctls},
             chains=chains,
             jumps=JUMPS | balanced.jumps | jumps6,
             services=balanced.services,
             destinations=balanced.destinations,
             timeouts=balanced.timeouts,
+            wireguards=sealing.wireguards,
+            sealed=sealing.sealed,
         ),
         tuple(problems),
     )
+
+
+def _without_clear(
+    fdb: dict[tuple[str, str], str], neighbours: dict[tuple[str, str], str], links: set[str], sealing: Sealing
+) -> None:
+    """Take the entries of encrypted networks (`links`) that lead to hosts without a key away."""
+    known = set(sealing.sealed.values())
+    for key in [key for key, underlay in fdb.items() if key[0] in links and underlay not in known]:
+        del fdb[key]
+    for link, ip in [key for key, mac in neighbours.items() if key[0] in links and (key[0], mac) not in fdb]:
+        del neighbours[link, ip]
 
 
 def _networks(
@@ -159,6 +191,9 @@ def _networks(
             continue  # the manager has not given them yet; attach() waits for them
         if network.spec.ipv6_enabled and facts.lacking.ipv6:
             problems.append(f"network {network.spec.name} ({network.id}) has IPv6: {facts.lacking.ipv6}")
+            continue
+        if is_encrypted(network) and not facts.key:
+            problems.append(f"network {network.spec.name} ({network.id}): {LACKING}")
             continue
         try:
             found[network.id] = _engine_network(network, own, facts)
@@ -189,7 +224,7 @@ def _engine_network(network: Network, own: str, facts: HostFacts) -> EngineNetwo
         subnet=str(interface.network),
         gateway=str(interface.ip),
         ip_range=str(reserved),
-        mtu=mtu_of(network) or facts.mtu - VXLAN_OVERHEAD,
+        mtu=mtu_of(network) or facts.mtu - (SEAL_OVERHEAD if is_encrypted(network) else 0) - VXLAN_OVERHEAD,
         internal=network.spec.internal,
         **six,
     )
@@ -211,7 +246,7 @@ def _usable_peers(tables: NetworkTables, hosts: Mapping[str, str], problems: lis
     for owner, peer in tables.peers:
         if owner not in hosts:
             continue
-        if _is_ipv4(peer.gateway) and _MAC.fullmatch(peer.mac):
+        if _is_ipv4(peer.gateway) and _MAC.fullmatch(peer.mac) and _KEY.fullmatch(peer.key):
             found.append((owner, peer))
         else:
             problems.append(f"peer row of network {peer.network_id} from node {owner}: {peer.gateway!r}, {peer.mac!r}")

@@ -52,12 +52,16 @@ JUMPS = frozenset(
 
 
 def surrounding_chains(
-    underlay: str, others: Mapping[str, int], bridges: Iterable[tuple[str, str, str]]
+    underlay: str,
+    others: Mapping[str, int],
+    bridges: Iterable[tuple[str, str, str]],
+    raw_guard: Chain = (),
+    output_guard: Chain = (),
 ) -> dict[ChainKey, Chain]:
     """The chains that do not depend on endpoints. They lead into a balancer's (frontends.Balancer).
 
     underlay: this host's address; others: underlay address of every other host → its number;
-    bridges: (link, subnet, own address) of every overlay network here.
+    bridges: (link, subnet, own address) of every overlay network here; raw_guard, output_guard: sealing.py.
     """
     overlays = sorted(bridges)
     raw = []
@@ -76,6 +80,7 @@ def surrounding_chains(
     ]
     return {
         ("raw", "SWARM-RAW"): (
+            *raw_guard,
             f"-i {MESH_LINK} -d 127.0.0.0/8 -j DROP",
             f"-i {BRIDGES} -d 127.0.0.0/8 -j DROP",
             *raw,
@@ -87,7 +92,7 @@ def surrounding_chains(
             "-j SWARM-FRONT",
         ),
         ("mangle", "SWARM-HOSTS"): tuple(hosts),
-        ("mangle", "SWARM-MARK-OUT"): ("-j SWARM-FRONT-OUT",),
+        ("mangle", "SWARM-MARK-OUT"): (*output_guard, "-j SWARM-FRONT-OUT"),
         # The tunnel's own packets inherit the mark of what they carry, and would be routed into the tunnel again.
         ("mangle", "SWARM-UNMARK"): (f"-o {MESH_LINK} -j MARK --set-xmark 0x0/{HOST_MASK:#x}",),
         ("nat", "SWARM-POST"): (

@@ -52,12 +52,23 @@ class Vxlan:
 
 
 @dataclass(frozen=True, slots=True)
+class WireGuard:
+    """The link between hosts for encrypted networks. `key` is public, base64; `address` is CIDR."""
+
+    key: str
+    port: int
+    mtu: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """Packets with this mark use this routing table."""
+    """Packets with this mark use this routing table; with `port`, those that this host itself sends there over UDP."""
 
     mark: int
     mask: int
     table: int
+    port: int = 0
 
 
 Chain = tuple[str, ...]  # rules as iptables-save prints them, without "-A NAME "
@@ -111,6 +122,8 @@ class KernelState:
     services: Mapping[int, str] = field(default_factory=dict)  # IPVS: packet mark → scheduler
     destinations: Mapping[Destination, int] = field(default_factory=dict)  # IPVS: weight (0: no new connections)
     timeouts: Timeouts | None = None  # IPVS: None leaves them as they are
+    wireguards: Mapping[str, WireGuard] = field(default_factory=dict)  # by link
+    sealed: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (link, a host's public key) → its underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,28 @@ class SetBridge:
 class AddLink:
     link: str
     vxlan: Vxlan
+
+
+@dataclass(frozen=True, slots=True)
+class AddWireGuard:
+    link: str
+    wireguard: WireGuard
+
+
+@dataclass(frozen=True, slots=True)
+class SetSealed:
+    """The host with this public key is reached at this underlay address and UDP port, and may send as that address."""
+
+    link: str
+    key: str
+    underlay: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSealed:
+    link: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +309,9 @@ Operation = (
     | RemoveNetwork
     | SetBridge
     | AddLink
+    | AddWireGuard
+    | SetSealed
+    | RemoveSealed
     | RemoveLink
     | SetFdb
     | RemoveFdb
@@ -293,4 +331,5 @@ Operation = (
     | SetTimeouts
     | Restore
 )
+WireGuardOperation = AddWireGuard | SetSealed | RemoveSealed
 IpvsOperation = SetService | RemoveService | SetDestination | RemoveDestination | SetTimeouts

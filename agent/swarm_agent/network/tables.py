@@ -51,7 +51,8 @@ NOTHING_LACKING = Lacking()
 @dataclass(frozen=True, slots=True)
 class HostFacts:
     """What the plan must know of its host. `mtu` is that of the link that has the underlay address. `lacking`: what
-    the host's kernel lacks for networks with IPv6.
+    the host's kernel lacks for networks with IPv6. `key`: the host's public WireGuard key, base64, or "" where it can
+    have no encrypted networks.
     """
 
     node_id: str
@@ -59,11 +60,12 @@ class HostFacts:
     mtu: int = 1500
     port: int = 4789
     lacking: Lacking = NOTHING_LACKING
+    key: str = ""
 
 
-def own_peer_rows(own: Mapping[str, str]) -> list[PeerRow]:
-    """The rows that this host must gossip about its own places on networks."""
-    return [PeerRow(network_id, ip_of(cidr), mac_of(cidr)) for network_id, cidr in sorted(own.items())]
+def own_peer_rows(own: Mapping[str, str], key: str = "") -> list[PeerRow]:
+    """The rows that this host must gossip about its own places on networks; `key` is its public WireGuard key."""
+    return [PeerRow(network_id, ip_of(cidr), mac_of(cidr), key) for network_id, cidr in sorted(own.items())]
 
 
 def is_overlay(network: Network) -> bool:

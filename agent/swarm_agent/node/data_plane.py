@@ -313,7 +313,7 @@ class DataPlane:
         )
         self._in_flight.append((network.update(tables), token))
         self._parts.dns.update(tables.networks, tables.own, tables.endpoints, vips6=network.has_ipv6_vips)
-        self._publish_places(gossip)
+        self._publish_places(gossip, network.public_key)
 
     def _applied(self, generation: int) -> None:
         token = None
@@ -322,9 +322,9 @@ class DataPlane:
         if token is not None and self._parts is not None:
             self._parts.gossip.mark_applied(token)  # type: ignore[arg-type]
 
-    def _publish_places(self, gossip: GossipNode) -> None:
-        """Tell the others where this host is on each network."""
-        wanted = {row.network_id: row for row in own_peer_rows(self._own)}
+    def _publish_places(self, gossip: GossipNode, key: str) -> None:
+        """Tell the others where this host is on each network, and with which WireGuard key."""
+        wanted = {row.network_id: row for row in own_peer_rows(self._own, key)}
         for network_id in self._published.keys() - wanted.keys():
             gossip.withdraw(PEERS, network_id)
         for network_id, row in wanted.items():

@@ -21,9 +21,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from swarm_agent.model.encryption import described
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Node, NodeDescription
 from swarm_agent.model.session import Assignments, ManagerPeer, Welcome
+from swarm_agent.network import wireguard
 from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.worker.engine import Engine, EngineError
 from swarm_agent.worker.worker import Worker
@@ -347,8 +349,9 @@ class Membership:
     # --- description -------------------------------------------------------------------------------------------------
 
     async def _describe(self) -> NodeDescription:
-        """What this node is: its engine's resources, and the root it trusts."""
-        return msgspec.structs.replace(await self.worker.describe(), tls_info=self.certificates.tls_info)
+        """What this node is: its engine's resources, what its kernel can do, and the root it trusts."""
+        description = described(await self.worker.describe(), await asyncio.to_thread(wireguard.available))
+        return msgspec.structs.replace(description, tls_info=self.certificates.tls_info)
 
     async def _watch_description(self) -> None:
         while True:

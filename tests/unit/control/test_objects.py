@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from swarm_agent.manager.control import cluster, networks, nodes, secrets
 from swarm_agent.model import times
+from swarm_agent.model.encryption import described, is_encrypted
 from swarm_agent.model.errors import (
     AlreadyExists,
     BadRequest,
@@ -26,12 +27,14 @@ from swarm_agent.model.errors import (
 from swarm_agent.model.objects import (
     Cluster,
     Config,
+    EngineDescription,
     JoinTokens,
     ManagerStatus,
     Network,
     Node,
     NodeDescription,
     NodeStatus,
+    PluginDescription,
     Secret,
     Service,
     Task,
@@ -161,6 +164,14 @@ async def test_a_removed_node_leaves_no_task_behind_that_seems_to_run(store: Sto
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
+async def test_an_encrypted_network_needs_one_node_that_can(store: Store) -> None:
+    plugins = EngineDescription(plugins=[PluginDescription(type="Volume", name="local")])
+    able = described(NodeDescription(engine=plugins), lacking="")
+    await put(store, node("n1"), msgspec.structs.replace(node("n2"), description=able))
+    made = await make(store, network(Options={"encrypted": ""}))
+    assert is_encrypted(made)
+
+
 def network(**parts: Any) -> NetworkCreateRequest:
     return msgspec.convert({"Name": "back", "Driver": "overlay", **parts}, NetworkCreateRequest)
 
@@ -175,7 +186,7 @@ REFUSED_NETWORKS: list[tuple[dict[str, Any], type[ClusterError], str]] = [
     ({"Ingress": True, "Attachable": True}, InvalidArgument, "ingress network cannot be attachable"),
     ({"Labels": {"com.docker.swarm.predefined": "true"}}, PermissionDenied, "cannot be applied by users"),
     ({"Driver": "macvlan", "Scope": "swarm"}, Unimplemented, "cannot span hosts"),
-    ({"Options": {"encrypted": ""}}, Unimplemented, "encrypted overlay networks are not supported"),
+    ({"Options": {"encrypted": ""}}, Unimplemented, "no node of this cluster has it"),
     ({"EnableIPv4": False}, Unimplemented, "networks without IPv4 are not supported"),
     ({"EnableIPv6": True, "Ingress": True}, Unimplemented, "published ports are reached by IPv4"),
     ({"IPAM": {"Config": [{"Subnet": "fd00::/64"}]}}, InvalidArgument, "subnet fd00::/64 is of use only with --ipv6"),

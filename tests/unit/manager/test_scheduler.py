@@ -18,10 +18,13 @@ from swarm_agent.manager.constraints import node_satisfies
 from swarm_agent.manager.nodeset import FAILURE_WINDOW, MAX_FAILURES
 from swarm_agent.manager.scheduler import Scheduler
 from swarm_agent.manager.scheduling import SchedulerCore
+from swarm_agent.model.encryption import WIREGUARD
 from swarm_agent.model.errors import NoLeader
 from swarm_agent.model.objects import (
     Endpoint,
     EngineDescription,
+    Network,
+    NetworkAttachment,
     Node,
     NodeDescription,
     NodeStatus,
@@ -37,6 +40,7 @@ from swarm_agent.model.specs import (
     GenericResource,
     Mount,
     NamedGenericResource,
+    NetworkSpec,
     NodeSpec,
     Placement,
     PlacementPreference,
@@ -337,6 +341,28 @@ def test_named_and_counted_generic_resources_are_handed_out_once() -> None:
     ]
     assert counts == [1, 2]
     assert world.task(none).status.err == "no suitable node (insufficient resources on 1 node)"
+
+
+LOCAL = PluginDescription(type="Volume", name="local")  # an engine that tells of its plugins
+
+
+@pytest.mark.parametrize(
+    ("plugins", "reason"),
+    [
+        ([LOCAL, WIREGUARD], ""),
+        ([LOCAL], "no suitable node (no WireGuard for the encrypted network on 1 node)"),
+        ([], ""),  # not known: the host itself says so if it cannot
+    ],
+    ids=["has it", "has it not", "not known"],
+)
+def test_an_encrypted_network_takes_a_node_whose_kernel_can(plugins: list[PluginDescription], reason: str) -> None:
+    spec = NetworkSpec(name="secret", driver_configuration=Driver(name="overlay", options={"encrypted": ""}))
+    attachment = NetworkAttachment(network=Network(id="n", spec=spec), addresses=["10.0.1.5/24"])
+    wanted, other = task(networks_attachments=[attachment]), task("open")
+    world = World(node("a", plugins=plugins), wanted, other)
+    world.plan()
+    assert world.task(wanted).status.err == reason
+    assert world.task(other).node_id == "a"
 
 
 @pytest.mark.parametrize(

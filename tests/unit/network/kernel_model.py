@@ -12,6 +12,7 @@ from swarm_agent.network.diff import kernel_operations, link_of_sysctl, network_
 from swarm_agent.network.state import (
     AddLink,
     AddRule,
+    AddWireGuard,
     Bridge,
     Chain,
     ChainKey,
@@ -28,6 +29,7 @@ from swarm_agent.network.state import (
     RemovePortFdb,
     RemoveRoute,
     RemoveRule,
+    RemoveSealed,
     RemoveService,
     Restore,
     Rule,
@@ -37,11 +39,13 @@ from swarm_agent.network.state import (
     SetNeighbour,
     SetPortFdb,
     SetRoute,
+    SetSealed,
     SetService,
     SetSysctl,
     SetTimeouts,
     Timeouts,
     Vxlan,
+    WireGuard,
 )
 
 
@@ -61,6 +65,8 @@ class KernelModel:
     services: dict[int, str] = field(default_factory=dict)
     destinations: dict[tuple[int, str, int], int] = field(default_factory=dict)
     timeouts: Timeouts | None = None
+    wireguards: dict[str, WireGuard] = field(default_factory=dict)
+    sealed: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def state(self) -> KernelState:
         """What an observation of this host would give."""
@@ -79,6 +85,8 @@ class KernelModel:
             dict(self.services),
             dict(self.destinations),
             self.timeouts,
+            dict(self.wireguards),
+            dict(self.sealed),
         )
 
     def bring_to(self, wanted: KernelState) -> list[Operation]:
@@ -112,8 +120,18 @@ class KernelModel:
                 assert link not in self.vxlans
                 assert not vxlan.bridge or vxlan.bridge in self.bridges
                 self.vxlans[link] = vxlan
+            case AddWireGuard(link, wireguard):
+                assert link not in self.wireguards
+                self.wireguards[link] = wireguard
+            case SetSealed(link, key, underlay, port):
+                assert self.wireguards[link].port == port
+                for other in [other for other, address in self.sealed.items() if address == underlay]:
+                    self.sealed[other] = ""  # an address is one peer's
+                self.sealed[link, key] = underlay
+            case RemoveSealed(link, key):
+                del self.sealed[link, key]
             case RemoveLink(link):
-                del self.vxlans[link]
+                del (self.wireguards if link in self.wireguards else self.vxlans)[link]
                 self._forget({link})
             case SetFdb(link, mac, underlay):
                 assert link in self.vxlans
@@ -131,7 +149,7 @@ class KernelModel:
             case RemoveNeighbour(link, ip):
                 del self.neighbours[link, ip]
             case SetRoute(table, prefix, via, link):
-                assert link in self.vxlans or link == "lo"
+                assert link in self.vxlans or link in self.wireguards or link == "lo"
                 self.routes[table, prefix] = (via, link)
             case RemoveRoute(table, prefix):
                 del self.routes[table, prefix]
@@ -142,7 +160,7 @@ class KernelModel:
                 self.rules.remove(rule)
             case SetSysctl(path, value):
                 link = link_of_sysctl(path)
-                assert not link or link in self.vxlans or link in self.bridges
+                assert not link or link in self.vxlans or link in self.wireguards or link in self.bridges
                 self.sysctls[path] = value
             case SetTimeouts(timeouts):
                 self.timeouts = timeouts
@@ -183,6 +201,7 @@ class KernelModel:
         self.port_fdb = {key for key in self.port_fdb if key[0] not in links}
         self.neighbours = {key: value for key, value in self.neighbours.items() if key[0] not in links}
         self.routes = {key: value for key, value in self.routes.items() if value[1] not in links}
+        self.sealed = {key: value for key, value in self.sealed.items() if key[0] not in links}
         self.sysctls = {path: value for path, value in self.sysctls.items() if link_of_sysctl(path) not in links}
 
     # --- accidents ----------------------------------------------------------------------------------------------------
@@ -191,6 +210,8 @@ class KernelModel:
         """Somebody deletes a link of ours."""
         if link in self.vxlans:
             del self.vxlans[link]
+        elif link in self.wireguards:
+            del self.wireguards[link]
         elif link in self.bridges:
             del self.bridges[link]
             for name, vxlan in self.vxlans.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import random
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from swarm_agent.model.addresses import mac_of
 from swarm_agent.model.objects import Network, NetworkDriverState
 from swarm_agent.model.rows import AddressRow, EndpointRow, PeerRow, PortRow
-from swarm_agent.model.specs import IPAMConfig, IPAMOptions, NetworkSpec
+from swarm_agent.model.specs import Driver, IPAMConfig, IPAMOptions, NetworkSpec
 from swarm_agent.network.diff import link_of_sysctl
 from swarm_agent.network.frontends import Balancer
 from swarm_agent.network.iptables import IptablesBalancer
@@ -24,7 +25,8 @@ from swarm_agent.network.state import KernelState
 from swarm_agent.network.tables import VNI_OPTION, HostFacts, NetworkTables
 from tests.unit.network.kernel_model import KernelModel
 
-FACTS = HostFacts("n0", "192.168.7.1")
+KEYS = {f"n{index}": base64.b64encode(bytes([index]) * 32).decode() for index in range(5)}
+FACTS = HostFacts("n0", "192.168.7.1", key=KEYS["n0"])
 NODES = {f"n{index}": f"192.168.7.{index + 1}" for index in range(4)} | {"n4": "192.168.8.1"}
 NETWORKS = {"ingress": "10.0.0", "alpha": "10.0.1", "beta": "10.0.2"}
 SUBNETS6 = {"beta": "fd00:2::/64"}
@@ -34,7 +36,12 @@ def network(name: str) -> Network:
     subnets = [f"{NETWORKS[name]}.0/24", *([SUBNETS6[name]] if name in SUBNETS6 else [])]
     return Network(
         id=name,
-        spec=NetworkSpec(name=name, ingress=name == "ingress", ipv6_enabled=name in SUBNETS6),
+        spec=NetworkSpec(
+            name=name,
+            ingress=name == "ingress",
+            ipv6_enabled=name in SUBNETS6,
+            driver_configuration=Driver("overlay", {"encrypted": ""} if name == "beta" else {}),
+        ),
         ipam_options=IPAMOptions(configs=[IPAMConfig(subnet) for subnet in subnets]),
         driver_state=NetworkDriverState("overlay", {VNI_OPTION: str(4097 + list(NETWORKS).index(name))}),
     )
@@ -72,6 +79,11 @@ def endpoint_rows(draw: Callable[..., object]) -> tuple[str, EndpointRow]:
     return draw(st.sampled_from(list(NODES))), row
 
 
+def keys(node: str) -> st.SearchStrategy[str]:
+    """A host's WireGuard key: none, its first, or the one that it has since it was started again."""
+    return st.sampled_from(["", KEYS[node], KEYS[node].swapcase()])
+
+
 def unique_by_task(rows: list[tuple[str, EndpointRow]]) -> list[tuple[str, EndpointRow]]:
     return list({row.task_id: (owner, row) for owner, row in rows}.values())
 
@@ -81,7 +93,7 @@ def tables(draw: Callable[..., object]) -> NetworkTables:
     names = draw(st.sets(st.sampled_from(list(NETWORKS))))
     nodes = draw(st.sets(st.sampled_from(list(NODES))))
     peers = [
-        (node, PeerRow(name, f"{prefix}.{10 + index}", mac_of(f"{prefix}.{10 + index}")))
+        (node, PeerRow(name, f"{prefix}.{10 + index}", mac_of(f"{prefix}.{10 + index}"), draw(keys(node))))
         for index, node in enumerate(sorted(nodes))
         for name, prefix in NETWORKS.items()
     ]
@@ -103,7 +115,8 @@ def wanted(state: NetworkTables, balancer: Balancer) -> KernelState:
     return planned.state
 
 
-ACCIDENTS = ["swmesh", "swb-alpha", "swb-beta", "swv-alpha", "swv-beta", "nat", "filter", "nat6", "filter6", "ipvs", ""]
+LINKS = ["swmesh", "swb-alpha", "swb-beta", "swv-alpha", "swv-beta", "swseal"]
+ACCIDENTS = [*LINKS, "nat", "filter", "nat6", "filter6", "ipvs", ""]
 
 
 @BALANCERS

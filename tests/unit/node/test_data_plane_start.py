@@ -16,6 +16,7 @@ class NoKernel:
     """Stands for the network part: it would change this machine's kernel."""
 
     has_ipv6_vips = True
+    public_key = ""
 
     async def start(self): ...
     async def stop(self): ...

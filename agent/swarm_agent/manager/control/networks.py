@@ -7,6 +7,7 @@ import random
 
 from swarm_agent.manager.addresses import DEFAULT_SUBNET_SIZE
 from swarm_agent.model.dualstack import dual_stack, fault, ipv4_config
+from swarm_agent.model.encryption import OPTION, can_encrypt
 from swarm_agent.model.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -16,7 +17,7 @@ from swarm_agent.model.errors import (
     Unimplemented,
 )
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Cluster, Network, Service, Task
+from swarm_agent.model.objects import Cluster, Network, Node, Service, Task
 from swarm_agent.model.requests import NetworkCreateRequest
 from swarm_agent.model.specs import Driver, IPAMConfig, IPAMOptions, NetworkSpec
 from swarm_agent.model.states import TaskState
@@ -30,6 +31,7 @@ PREDEFINED_LABEL = "com.docker.swarm.predefined"
 PREDEFINED = ("bridge", "host", "none", "default")
 OVERLAY = "overlay"
 NO_IPV4 = "networks without IPv4 are not supported: an IPv6 address follows from the IPv4 address beside it"
+NO_ENCRYPTION = "encrypted networks need hosts with WireGuard in their kernel, and no node of this cluster has it"
 
 
 def is_swarm_scoped(request: NetworkCreateRequest) -> bool:
@@ -50,8 +52,8 @@ def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) ->
         )
     if request.driver not in ("", OVERLAY) or request.config_from is not None:
         raise Unimplemented(f'networks of driver "{request.driver}" cannot span hosts; use the overlay driver')
-    if "encrypted" in request.options:
-        raise Unimplemented("encrypted overlay networks are not supported by this version")
+    if OPTION in request.options and not any(can_encrypt(node) for node in tx.all(Node)):
+        raise Unimplemented(f"network {request.name}: {NO_ENCRYPTION}")
     if request.enable_ipv4 is False:
         raise Unimplemented(f"network {request.name}: {NO_IPV4}")
     if request.enable_ipv6 and request.ingress:

@@ -10,7 +10,7 @@ ROUNDS ?= 3
 MINUTES ?= 30
 FUZZ_SECONDS ?= 120
 
-.PHONY: up down status test lint test-unit test-lab test-beside test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth bench-profile clean help sanity test-vm molecule bench-playbooks
+.PHONY: up down status test lint test-unit test-lab test-beside test-operations reference sim linearizability bench bench-gossip bench-soak fuzz bench-growth bench-profile clean help sanity test-vm test-kernel molecule bench-playbooks
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -63,6 +63,9 @@ sanity: $(VENV)/.made ## what ansible-test says of the collection, and its own w
 
 test-vm: $(VENV)/.made ## minutes: three managers on virtual machines, one of which loses its power
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/molecule test --scenario-name default
+
+test-kernel: $(VENV)/.made ## minutes: the data plane on Debian's kernel, with IPVS and WireGuard, in one virtual machine
+	$(BIN)/python -m tests.lab.on_kernel $(KERNEL_TESTS)
 
 molecule: $(VENV)/.made ## half an hour: all scenarios on virtual machines, one after the other
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/molecule test --all

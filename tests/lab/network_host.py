@@ -97,7 +97,8 @@ async def main(node_id: str, underlay: str, engine_socket: str = "", memory: str
             case "key":
                 print(manager.public_key, flush=True)
             case "sealed":
-                print(*(key for _, key in wireguard.observe()[1]), flush=True)
+                _, sealed = await asyncio.to_thread(wireguard.observe)
+                print(*(key for _, key in sealed), flush=True)
             case "remove":
                 await manager.remove_all()
                 print("removed", flush=True)

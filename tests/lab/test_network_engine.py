@@ -89,7 +89,7 @@ def host() -> Iterator[EngineHost]:
     agent = None
     try:
         run(f"ip netns add {CLIENT_NAMESPACE}")
-        run(f"ip link add eth0 netns {engine.namespace} type veth peer name eth0 netns {CLIENT_NAMESPACE}")
+        run(f"ip -n {engine.namespace} link add eth0 type veth peer name eth0 netns {CLIENT_NAMESPACE}")
         for namespace, address in ((engine.namespace, UNDERLAY), (CLIENT_NAMESPACE, "10.98.0.100")):
             run(f"ip -n {namespace} addr add {address}/24 dev eth0")
             run(f"ip -n {namespace} link set eth0 up")

@@ -13,14 +13,14 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from network_bed import Bed, Container, Host, eventually, run
+from network_bed import PATIENCE, Bed, Container, Host, eventually, run
 
 from swarm_agent.model.rows import PortRow
 from swarm_agent.network import ipvs_netlink
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(120 * PATIENCE),
 ]
 VIP = "10.0.1.200"
 
@@ -92,10 +92,10 @@ def test_large_payloads_pass_the_tunnel(bed: Bed, remote: Container) -> None:
 
 def test_one_client_port_may_talk_to_two_entry_hosts_at_once(bed: Bed, remote: Container) -> None:
     code = """
-import socket
+import os, socket
 links = []
 for host in ("10.99.0.1", "10.99.0.3", "10.99.0.2"):
-    link = socket.socket(); link.settimeout(3)
+    link = socket.socket(); link.settimeout(3 * int(os.environ.get("PATIENCE", "1")))
     link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     link.bind(("", 45678)); link.connect((host, 8080)); links.append(link)
 print([link.recv(100) for link in links])
@@ -104,7 +104,7 @@ for link in links:
 print([link.recv(100) for link in links])
 """
     command = ["ip", "netns", "exec", bed.client, sys.executable, "-c", code]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=30 * PATIENCE, check=True).stdout
     assert output.splitlines() == [str([b"c2 10.99.0.100\n"] * 3), str([b"again"] * 3)]
 
 
@@ -306,8 +306,9 @@ def dropped(listing: str) -> int:
 # --- endpoints that go -----------------------------------------------------------------------------------------------
 
 HELD = """
-import socket, sys
-link = socket.socket(); link.settimeout(5); link.connect((sys.argv[1], int(sys.argv[2])))
+import os, socket, sys
+patience = max(1, int(os.environ.get("PATIENCE", "1")) // 4)
+link = socket.socket(); link.settimeout(5 * patience); link.connect((sys.argv[1], int(sys.argv[2])))
 print(link.recv(100).decode().strip(), flush=True)
 for line in sys.stdin:
     link.sendall(line.encode())
@@ -380,8 +381,9 @@ def test_no_connection_is_lost_while_endpoints_change(bed: Bed) -> None:
 
 
 UDP_CLIENT = """
-import socket, sys
-link = socket.socket(type=socket.SOCK_DGRAM); link.settimeout(3); link.bind(("", 46000))
+import os, socket, sys
+patience = max(1, int(os.environ.get("PATIENCE", "1")) // 4)
+link = socket.socket(type=socket.SOCK_DGRAM); link.settimeout(3 * patience); link.bind(("", 46000))
 link.connect(("10.99.0.1", 5353))
 for line in sys.stdin:
     try:

@@ -12,13 +12,13 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from network_bed import Bed
+from network_bed import PATIENCE, Bed
 from scapy.layers.inet import ICMP, IP
 from wire import Frame, Wire
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(120 * PATIENCE),
 ]
 CLIENT, ENTRY, TASK_HOST = "10.99.0.100", "10.99.0.1", "10.99.0.2"
 TASK = "10.0.0.22"

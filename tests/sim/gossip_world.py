@@ -48,6 +48,7 @@ class Node:
         self.ring = Keyring([KEY])
         self.epoch = 0
         self.up = False
+        self.powered = False  # a host without its process refuses connections, one without power says nothing
         self.generation = 0
         self.paused = False
         self.frozen = False  # paused with all of its host: nobody takes a connection there
@@ -166,6 +167,7 @@ class World:
         assert not node.up
         self.by_address[node.address] = node
         node.generation += 1
+        node.powered = True
         node.up, node.paused, node.frozen, node.lag = True, False, False, 0.0
         node.inbox, node.highest, node.tick_at, node.dirty = [], {}, None, False
         node.core = self.core_type(
@@ -233,6 +235,11 @@ class World:
 
     def kill(self, id: str) -> None:
         """Power off: no packet, no farewell."""
+        self.end(id)
+        self.nodes[id].powered = False
+
+    def end(self, id: str) -> None:
+        """The process ends without a farewell; its host has power."""
         node = self.nodes[id]
         node.up = False
         node.generation += 1
@@ -405,6 +412,9 @@ class World:
 
     def _open(self, source: Node, request: OpenStream) -> None:
         target = self.by_address.get(request.to)
+        if target is not None and target.powered and not target.up and self._connected(source, target):
+            self.at(2 * self._hop(), self._stream_refused, source, source.generation, request)
+            return
         if target is None or not target.up or target.frozen or not self._connected(source, target):
             self.at(CONNECT_TIMEOUT, self._stream_fails, source, source.generation, request)
             return
@@ -427,6 +437,15 @@ class World:
             return
         source.core.stream_connected(self.now, stream.request)
         self._after(source)
+
+    def _stream_refused(self, source: Node, generation: int, request: OpenStream) -> None:
+        if source.generation != generation or not source.up:
+            return
+        if source.paused:
+            source.inbox.append((self._stream_refused, (source, generation, request)))
+            return
+        source.core.stream_refused(self.now, request)
+        self._stream_fails(source, generation, request)
 
     def _stream_fails(self, source: Node, generation: int, request: OpenStream) -> None:
         if source.generation == generation and source.up:

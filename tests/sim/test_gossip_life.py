@@ -68,6 +68,29 @@ def test_a_first_stop_of_four_seconds_is_no_death_while_the_host_takes_connectio
     assert world.nodes["n0"].state("n2") is State.ALIVE
 
 
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("count", [3, 5, 30])
+def test_an_agent_that_is_away_for_some_seconds_on_a_living_host_is_no_death(count: int, seed: int) -> None:
+    world = World(f"away/{count}/{seed}")
+    world.cluster(count)
+    world.run(1 + seed / 7)
+    world.end("n2")
+    world.run(8)
+    assert world.deaths == []
+    scenarios.restart(world, "n2")
+    world.run(4)
+    assert world.deaths == []
+    world.settle(10)
+
+
+def test_an_agent_that_does_not_come_back_is_a_death_after_a_while() -> None:
+    world = World(33)
+    world.cluster(3)
+    world.end("n2")
+    assert world.run_until(lambda: len(world.deaths) > 0, 15)
+    assert {subject for _, _, subject in world.deaths} == {"n2"}
+
+
 def test_a_host_that_freezes_with_its_kernel_for_four_seconds_looks_dead() -> None:
     world = World(32)
     world.cluster(3)

@@ -39,6 +39,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # Shortest suspicion of a member whose host takes TCP connections while its process does not answer: that host has
     # power, its process is late or stands still. A process that hangs for good is noticed that much later.
     suspicion_standing: float = 4.0
+    # The same of a member whose host refuses connections: that host has power and its containers work, but no agent is
+    # there. Most likely it is being started anew, which takes some seconds; the leader waits as long for its session.
+    suspicion_away: float = 10.0
     # Flap damping: each time a member came back from a death, or narrowly from a suspicion, its next suspicions last
     # one more unit, up to this many; forgotten over flap_memory. Only members that were wrongly accused lately pay
     # for it.

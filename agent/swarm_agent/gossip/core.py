@@ -231,6 +231,13 @@ class Core:
         if peer is not None:
             self.membership.accepted(peer)
 
+    def stream_refused(self, now: float, request: OpenStream) -> None:
+        """The peer's host answered that nobody listens there: its agent is away. To be followed by stream_failed()."""
+        self._wake(now)
+        peer = self._live(request.peer)
+        if peer is not None:
+            self.membership.refused(peer)
+
     def stream_failed(self, now: float, request: OpenStream) -> None:
         self._wake(now)
         self.kernel.counters["streams_failed"] += 1

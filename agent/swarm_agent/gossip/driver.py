@@ -433,6 +433,9 @@ class GossipNode:
             await exchange(request.to, self._label, self._ring, request.request, on_connected, on_reply, timeout)
         except (OSError, EOFError, TimeoutError, Refused, Malformed) as error:
             log.debug("gossip: %s with %s:%d failed: %r", request.kind.value, *request.to, error)
+            if isinstance(error, ConnectionRefusedError) and request.kind is StreamKind.PING:
+                self._drain()
+                core.stream_refused(self._clock(), request)
             if not answered:
                 core.stream_failed(self._clock(), request)
                 self._pump()

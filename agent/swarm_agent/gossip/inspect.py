@@ -129,6 +129,8 @@ def explain_member(core: Core, id: str) -> list[str]:
         said.append(f"Accused by {by}; declared dead in {_left(peer.suspicion, now):.1f} s unless it speaks.")
         if peer.accepted > peer.suspicion.start - 1:
             said.append("Its host takes connections, so it has power, but its agent does not answer.")
+        if peer.away > peer.suspicion.start - 1:
+            said.append("Its host refuses connections, so it has power, but its agent does not run.")
     elif peer.state is State.DEAD:
         said.append("It is called again and again; it returns with its first answer.")
     elif peer.state is State.LEFT:

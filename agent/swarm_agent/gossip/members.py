@@ -28,8 +28,8 @@ class Peer:
     """
 
     __slots__ = (
-        "accepted", "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "place", "port",
-        "since", "stall", "state", "suspicion", "timer", "told", "turn",
+        "accepted", "away", "epoch", "flapped", "flaps", "heard", "host", "id", "incarnation", "info", "meta", "place",
+        "port", "since", "stall", "state", "suspicion", "timer", "told", "turn",
     )  # fmt: skip
 
     def __init__(self, id: str, host: str, port: int, incarnation: int, epoch: int, meta: bytes, now: float) -> None:
@@ -45,6 +45,7 @@ class Peer:
         self.since = now
         self.heard = -1e9  # when it last spoke to us itself
         self.accepted = -1e9  # when its host last took a TCP connection of ours
+        self.away = -1e9  # when its host last refused one
         self.told = -1e9  # when we last corrected it
         self.place = -1  # in the list of the live; -1: not there
         self.turn = 0  # the last pass of probes in which its turn came; negative: the one in which it died before that

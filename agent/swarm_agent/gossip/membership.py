@@ -304,16 +304,25 @@ class Membership:
         if peer.suspicion is not None:
             self._lengthen(peer, peer.suspicion)
 
+    def refused(self, peer: Peer) -> None:
+        """Its host refused a TCP connection: it has power, and its agent does not run."""
+        peer.away = self.kernel.timers.now
+        if peer.suspicion is not None:
+            self._lengthen(peer, peer.suspicion)
+
     def _patience(self, peer: Peer) -> float:
         """Shortest suspicion of this member for what is known of its stops, in seconds."""
         kernel = self.kernel
         low = allowance(peer.stall / 10)
-        if kernel.timers.now - peer.accepted <= kernel.awareness.scale(kernel.config.probe_interval):
+        lately = kernel.timers.now - kernel.awareness.scale(kernel.config.probe_interval)
+        if peer.accepted >= lately:
             low = max(low, kernel.config.suspicion_standing)
+        if peer.away >= lately:
+            low = max(low, kernel.config.suspicion_away)
         return low
 
     def _lengthen(self, peer: Peer, suspicion: Suspicion) -> None:
-        """Only now we learn that this member may stand still for long: the suspicion began too short."""
+        """Only now we learn that this member may be silent for long: the suspicion began too short."""
         low = self._patience(peer)
         if low > suspicion.low:
             suspicion.low = low

@@ -50,9 +50,10 @@ def states(node: GossipNode) -> dict[str, State]:
 
 
 async def test_three_nodes_find_each_other_share_rows_and_notice_a_death(make: Callable[..., object]) -> None:
-    a = await make("a")
-    b = await make("b", a, meta=b"worker")
-    c = await make("c", a)
+    config = Config(suspicion_away=0.0)  # what ends is a process of this host, and the death is that of a host
+    a = await make("a", config=config)
+    b = await make("b", a, meta=b"worker", config=config)
+    c = await make("c", a, config=config)
     await until(lambda: all(len(n.members()) == 3 for n in (a, b, c)))
     assert next(m.meta for m in a.members() if m.id == "b") == b"worker"
     assert [a.member(member.id) for member in a.members()] == a.members()
@@ -232,6 +233,20 @@ async def test_a_member_whose_host_takes_connections_without_an_answer_is_given_
         peer = core.kernel.members.get("stopped")
         await until(lambda: peer.suspicion is not None and peer.suspicion.low >= a._config.suspicion_standing)
         assert any("has power" in sentence for sentence in a.explain_member("stopped"))
+
+
+async def test_a_member_whose_host_refuses_connections_is_given_the_time_of_a_restart(
+    make: Callable[..., object],
+) -> None:
+    """Its agent is away: nobody listens, and the kernel says so."""
+    a = await make("a")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(ANY)
+        core = a._core
+        core.membership.alive(m.Alive("restarting", 1, *gone.getsockname(), 1, b""))
+        peer = core.kernel.members.get("restarting")
+        await until(lambda: peer.suspicion is not None and peer.suspicion.low >= a._config.suspicion_away)
+        assert any("does not run" in sentence for sentence in a.explain_member("restarting"))
 
 
 async def test_using_it_before_the_start_is_told() -> None:

@@ -47,6 +47,7 @@ test-unit: $(VENV)/.made ## seconds: everything that needs no hosts
 
 test-lab: $(VENV)/.made ## minutes: three real hosts, real engines, the real docker CLI
 	$(BIN)/pytest -q tests/lab tests/compat
+	$(BIN)/pytest -q tests/beside
 
 reference: $(VENV)/.made ## docs/modules.md anew, from the modules' documentation
 	$(BIN)/python docs/module_reference.py
@@ -54,7 +55,7 @@ reference: $(VENV)/.made ## docs/modules.md anew, from the modules' documentatio
 test-operations: $(VENV)/.made ## minutes: playbooks for operators and all modules on three real hosts
 	$(BIN)/pytest -q tests/operations
 
-test-beside: $(VENV)/.made ## a quarter of an hour: every command of the docker CLI, here and on a real Docker Swarm of the same hosts
+test-beside: $(VENV)/.made ## minutes, and part of test-lab: every command of the docker CLI, here and on a real Docker Swarm of the same hosts
 	$(BIN)/pytest -q tests/beside
 
 sanity: $(VENV)/.made ## what ansible-test says of the collection, and its own way of running unit tests

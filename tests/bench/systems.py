@@ -174,13 +174,14 @@ def depart(lab: Lab) -> None:
 
 
 def restore(lab: Lab) -> None:
-    """Give the hosts back as they were found."""
+    """Give the hosts back as they were found, also without the bridge that Swarm's engine may have held to its end."""
     in_all(
         lab,
         SPACES
         + f"""
         [ ! -e {DAEMON_JSON}.kept ] || {{ mv {DAEMON_JSON}.kept {DAEMON_JSON}; systemctl reset-failed docker; \
             systemctl restart docker; }}
+        until docker -H unix:///run/docker.sock network prune -f > /dev/null; do sleep 1; done
         systemctl enable --now -q swarm-agent
         """,
     )

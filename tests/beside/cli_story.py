@@ -9,6 +9,9 @@ A chapter is a list of lines. A line is a command without `docker`:
     x ?                         the output is not compared, only whether it succeeded
     = name x                    the output becomes {name} in later lines
 
+Nothing may hang on what a cluster chooses among equals: a service whose nodes are shown is bound to one, and what is
+settled behind an update's back (Swarm allocates ports and addresses after its answer) is waited for.
+
 {a1} is host1's address, {tmp} the folder with FILES. All lists of options come from the CLI's own --help
 (test_cli_beside_swarm.py), and every one has to occur in some line.
 """
@@ -48,7 +51,7 @@ services:
   once:
     image: alpine
     command: ["true"]
-    deploy: {mode: replicated-job}
+    deploy: {mode: replicated-job, placement: {constraints: ["node.hostname==host1"]}}
 WORKER
 networks:
   front: {driver_opts: {a: b}, labels: {c: d}}
@@ -88,8 +91,13 @@ swarm update --autolock
 swarm unlock < SWMKEY-1-nonsense
 swarm join --token SWMTKN-1-x {a1}:2377
 swarm join
+network create -d overlay early
+network create --scope swarm early
 swarm init --advertise-addr nowhere
 swarm init --advertise-addr {a1} --data-path-port 80
+swarm init --advertise-addr 0.0.0.0
+swarm init --advertise-addr {a1} --listen-addr nowhere
+swarm init --advertise-addr {a1} --data-path-addr nowhere
 swarm init --advertise-addr {a1} --default-addr-pool 10.30.0.0/16 --default-addr-pool-mask-length 8
 swarm init --availability odd --advertise-addr nowhere
 stack config -c {tmp}/stack.yml
@@ -137,6 +145,8 @@ node rm host2
 NODES = """
 node ls --format {{.Status}} => ^Ready Ready Ready$
 node ls --format {{.ManagerStatus}} --filter name=host3 => Reachable
+3: swarm leave
+swarm leave
 node ls
 node ls -f role=worker --format {{.Hostname}}
 node ls --filter membership=accepted --quiet
@@ -194,7 +204,7 @@ secret inspect --format {{.Spec.Name}} key
 secret inspect -f "{{json .Spec}}" templated
 secret inspect nope
 secret ls --format {{.Name}} --filter name=l
-secret ls -f label=a=b --format {{.Name}},{{.Driver}},{{.Labels}}
+secret ls -f label=a=b --format '{{.Name}},{{.Driver}},{{.Label "a"}},{{.Label "c"}}'
 secret ls --filter odd=odd
 secret ls
 secret ls -q
@@ -213,7 +223,7 @@ config inspect --format {{.Spec.Name}} conf
 config inspect -f "{{json .Spec}}" templated
 config inspect nope
 config ls --format {{.Name}} --filter name=l
-config ls -f label=a=b --format {{.Name}},{{.Labels}}
+config ls -f label=a=b --format '{{.Name}},{{.Label "a"}},{{.Label "c"}}'
 config ls --filter odd=odd
 config ls
 config ls -q
@@ -239,6 +249,7 @@ network rm ingress < n
 network inspect ingress
 network inspect host --format {{{{.Scope}}}}
 network ls --filter driver=overlay --filter label=n=m --format {{{{.Name}}}}
+network rm host
 network ls --filter dangling=true --filter scope=swarm --format {{{{.Name}}}}
 {CREATE} full --replicas 0 --cap-add NET_ADMIN --cap-drop CHOWN --config \
     source=conf,target=/etc/conf,mode=0400,uid=5,gid=6 --constraint node.role==manager --constraint \
@@ -258,12 +269,14 @@ network ls --filter dangling=true --filter scope=swarm --format {{{{.Name}}}}
     --stop-grace-period 3s --stop-signal SIGINT --sysctl net.ipv4.ip_forward=1 --tty --ulimit nofile=100:200 \
     --update-delay 2s --update-failure-action rollback --update-max-failure-ratio 0.2 --update-monitor 1s \
     --update-order start-first --update-parallelism 3 --user 1:2 --with-registry-auth --workdir /w alpine 1d
+service inspect --format "{{{{json .Endpoint.Ports}}}}" full => 8070
 service inspect full
 service inspect --pretty full
 {CREATE} short -d -q -e A=b -l l=1 -p 8072:80 -t -u 1 -w /w --replicas 0 alpine
+service inspect --format "{{{{json .Endpoint.Ports}}}}" short => 8072
 service inspect short
 service create --no-resolve-image --quiet --detach=false --name other --no-healthcheck --replicas 1 \
-    --stop-grace-period 0s --update-monitor 100ms redis:3.0.6
+    --constraint node.hostname==host1 --stop-grace-period 0s --update-monitor 100ms redis:3.0.6
 service inspect other
 {CREATE} roll --replicas 0 --credential-spec file://x --isolation hyperv alpine
 {CREATE} job --mode replicated-job --replicas 3 --max-concurrent 2 --restart-delay 0s alpine true
@@ -358,6 +371,8 @@ service inspect full
     net.ipv4.ip_nonlocal_bind=1 --sysctl-rm net.ipv4.ip_forward --tty=false --ulimit-add nproc=5 --ulimit-rm nofile \
     --update-delay 3s --update-failure-action continue --update-max-failure-ratio 0.3 --update-monitor 2s \
     --update-order stop-first --update-parallelism 4 --user 3 --with-registry-auth --workdir /x full
+service inspect --format "{{{{json .Endpoint.Ports}}}}" full => 8073
+service inspect --format "{{{{len .Endpoint.VirtualIPs}}}}" full => 2
 service inspect full
 service inspect --pretty full
 {UPDATE} --network-add name=inner,alias=again --endpoint-mode vip --no-healthcheck full
@@ -367,6 +382,7 @@ service inspect --format "{{{{json .Spec.TaskTemplate.ContainerSpec}}}}" short
 service update -d -q --credential-spec file://z roll
 service rollback --detach --quiet full
 service inspect --format "{{{{json .UpdateStatus}}}}" full => rollback_completed
+service inspect --format "{{{{len .Endpoint.VirtualIPs}}}}" full => 2
 service inspect full
 service rollback -d -q full
 service update -d -q --rollback full
@@ -383,6 +399,13 @@ service ps --filter desired-state=running --format {{{{.Name}}}},{{{{.Image}}}},
 service rollback --quiet other
 service inspect --format "{{{{json .UpdateStatus}}}}" other => rollback_completed
 service inspect other
+service update --image redis:broken --no-resolve-image --update-monitor 3s other
+service inspect --format {{{{.UpdateStatus.State}}}} other
+service update --image redis:3.0.7 --no-resolve-image --update-failure-action rollback --rollback-monitor 100ms other
+service update --image redis:broken --no-resolve-image other
+service inspect --format "{{{{.Spec.TaskTemplate.ContainerSpec.Image}}}} {{{{.UpdateStatus.State}}}}" other => \
+    ^redis:3.0.7 rollback_completed$
+service update --image redis:3.0.6 --no-resolve-image --quiet other
 service ls
 service ls -q -f name=full
 service ls --quiet --filter mode=global
@@ -468,6 +491,10 @@ secret rm key key2
 config rm conf conf2
 network rm back inner => back ?
 service ls
+network create -d overlay unused ?
+system df --format {{.Type}}
+system prune --force ?
+network ls --filter name=unused --format {{.Name}}
 2: swarm leave ?
 3: swarm leave ?
 swarm leave

@@ -121,8 +121,7 @@ def test_scaling_and_draining_lose_no_request(lab: Lab, host1: Host) -> None:
 
 @pytest.mark.skipif(
     not os.environ.get("LOAD_ALL"),
-    reason="LOAD_ALL=1: an agent that is away for seconds, as on a busy machine, has its host taken for dead "
-    "(docs/networking.md, limits)",
+    reason="LOAD_ALL=1: failed while gossip took hosts for dead that were restarting; not yet shown to hold since",
 )
 def test_restarts_of_agents_lose_no_request(lab: Lab, host1: Host) -> None:
     """Packets do not need the agent, and names are asked of the next host's."""

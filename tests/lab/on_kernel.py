@@ -88,7 +88,8 @@ def copy() -> None:
 def main(arguments: list[str]) -> int:
     if sys.version_info[:2] != (3, 11):
         raise SystemExit(f"compiled packages are copied to Debian's Python 3.11; this is {sys.version.split()[0]}")
-    chosen = arguments or ["-v", *(f"tests/lab/{name}" for name in TESTS)]
+    named = any(argument.startswith("tests/") for argument in arguments)
+    chosen = ["-v", *arguments, *([] if named else [f"tests/lab/{name}" for name in TESTS])]
     try:
         playbook("lab_state=present")
         copy()

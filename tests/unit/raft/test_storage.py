@@ -92,8 +92,11 @@ def test_an_entry_larger_than_a_segment_fits(disk):
     assert disk.load().entries == [big, entry(2)]
 
 
-def damage(path, offset, data=b"\xff"):
+def damage(path, offset, data=None):
+    """Overwrite what is there: with `data`, or one byte with another one."""
     with path.open("r+b") as file:
+        file.seek(offset)
+        data = data or bytes([file.read(1)[0] ^ 0xFF])
         file.seek(offset)
         file.write(data)
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.bench.gossip_sizes [--sizes 3,5,10,50,200,1000,5000]
 
-5,000 is not among the default sizes: minutes of CPU, 1.3 GB of memory.
+5,000 is not among the default sizes: minutes of CPU, 1.4 GB of memory.
 
 Per size: bytes per node and second when quiet; a new row on all nodes; a power-off known to the first and to all;
 living nodes declared dead in 30 s at 10, 20 and 30 % loss, and with a twentieth of the nodes reading up to 1 s late and

@@ -19,7 +19,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import rt_scope
-from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, IFA_F_TENTATIVE
 
 from .names import BRIDGE_PREFIX, MESH_LINK, RULE_PRIORITY, VXLAN_PREFIX, is_our_table
 from .nlsocket import Message
@@ -373,8 +373,15 @@ class _Writer:
         )
         if bridge.address6:
             address6, _, length = bridge.address6.partition("/")
-            # Nobody else can have it, and while the kernel made sure of that the address would be of no use.
-            self._ip.addr("replace", index=index, address=address6, prefixlen=int(length), flags=IFA_F_NODAD)
+            # Nobody else can have it, and while the kernel makes sure of that the address is of no use. That an engine
+            # began it is not undone by the flag alone.
+            address = {"index": index, "address": address6, "prefixlen": int(length)}
+            if any(
+                found.get("address") == address6 and found.get("flags", 0) & IFA_F_TENTATIVE
+                for found in self._ip.get_addr(index=index, family=socket.AF_INET6)
+            ):
+                self._ip.addr("del", **address)
+            self._ip.addr("replace", **address, flags=IFA_F_NODAD)
         if created:
             self._take_back(index, interface.network)
 

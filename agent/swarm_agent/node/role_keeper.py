@@ -128,14 +128,18 @@ class RoleKeeper(Keeper):
             await self._raft.members.remove(wanted.remove)
             log.info("raft member %x removed", wanted.remove)
         if wanted.nodes:
-            await self._store.update(lambda tx: _write(tx, wanted.nodes))
+            await self._store.update(lambda tx: _describe(tx, self._raft.status()))
         if wanted.successor:
             log.info("handing leadership over to raft member %x", wanted.successor)
             await self._raft.members.transfer_leadership(wanted.successor)
 
 
-def _write(tx: Tx, nodes: tuple[Node, ...]) -> None:
-    for node in nodes:
-        present = tx.get(Node, node.id)
-        if present is not None:
-            tx.update(replace(present, manager_status=node.manager_status, raft_id=node.raft_id))
+def _describe(tx: Tx, status: Status) -> None:
+    """Anew from what the transaction sees: a node that was looked at before may have become another member meanwhile,
+    and one whose object has no raft id takes itself for removed.
+    """
+    members = {member.id: member for member in status.members}
+    for node in tx.all(Node):
+        fresh = _described(node, members, status)
+        if fresh != node:
+            tx.update(fresh)

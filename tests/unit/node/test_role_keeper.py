@@ -1,6 +1,7 @@
 """What the leader makes of the nodes' specs: who leaves raft, who leads, and what node objects say."""
 
 import pytest
+from msgspec.structs import replace
 
 from swarm_agent.model.objects import ManagerStatus, Node
 from swarm_agent.model.specs import NodeSpec
@@ -100,18 +101,36 @@ async def test_no_listener_is_left_of_past_leaderships():
     await store.close()
 
 
+async def test_a_node_that_becomes_a_member_while_it_is_looked_at_stays_one():
+    """As a restored manager does: its object has the raft id of the lost cluster until it takes over."""
+    store = memory_store()
+    await store.update(lambda tx: tx.create(node(1, raft_id=7)))
+
+    class Overtaken:
+        view = store.view
+
+        async def update(self, change):
+            await store.update(lambda tx: tx.update(replace(tx.get(Node, "n1"), raft_id=1)))
+            return await store.update(change)
+
+    await RoleKeeper(Overtaken(), Listening(led_by_1(member(1)))).look()
+    assert store.view().get(Node, "n1").raft_id == 1
+    await store.close()
+
+
 class Listening:
     """Raft as far as the role keeper listens to it."""
 
-    def __init__(self):
+    def __init__(self, status=THREE):
         self.listeners = []
+        self._status = status
 
     def on_membership(self, callback):
         self.listeners.append(callback)
         return lambda: self.listeners.remove(callback)
 
     def status(self):
-        return THREE
+        return self._status
 
 
 @pytest.mark.parametrize(

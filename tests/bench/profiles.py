@@ -143,7 +143,8 @@ def document(profiles: list[Profile], seconds: float) -> str:
 Made by `make bench-profile` on {date}: py-spy looked {HZ} times a second for {seconds:.0f} s at the agent's process
 on a lab host, and counted whoever held the interpreter's lock then: waiting, and what the kernel does without it (the
 log's sync), are not in it. A sample counts for the innermost function of this project on the stack; what a library or
-the interpreter does counts for who asked for it. Shares of a core are of this machine at that time.
+the interpreter does counts for who asked for it; `main` stands for the event loop itself. Shares of a core are of this
+machine at that time.
 
 """
     return head + "\n".join(profile.table() for profile in profiles)

@@ -219,7 +219,8 @@ def test_a_network_with_ipv6_has_addresses_names_and_vips_of_both_families(lab: 
     try:
         [network] = json.loads(host1.docker("network", "inspect", "dual").out)
         assert network["EnableIPv6"]
-        assert [pool["Subnet"] for pool in network["IPAM"]["Config"]] == ["10.9.0.0/24", "fd00:9::/64"]
+        # In either order: the docker CLI keeps its --subnet flags in a map.
+        assert {pool["Subnet"] for pool in network["IPAM"]["Config"]} == {"10.9.0.0/24", "fd00:9::/64"}
         [service] = json.loads(host1.docker("service", "inspect", "six").out)
         vip, vip6 = (entry["Addr"] for entry in service["Endpoint"]["VirtualIPs"])
         assert vip.startswith("10.9.0.") and vip6.startswith("fd00:9::") and vip6.endswith("/64")

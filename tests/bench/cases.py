@@ -11,12 +11,13 @@ import statistics
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.lab.apiclient import ApiError, Unanswered
+from tests.lab.apiclient import Api, ApiError, Unanswered
 
 from . import rate
 from .accidents import agent_start, crash, cut_link, lost_host, lost_leader
 from .names import name_questions
-from .services import Record, change, now, remove, runs, spec, tasks
+from .report import ENGINES_ALONE
+from .services import IMAGE, Record, change, now, remove, runs, spec, tasks
 from .systems import OURS, Stage, until
 from .traffic import throughput
 from .updates import updates
@@ -136,6 +137,23 @@ async def creates(stage: Stage, record: Record) -> None:
         await remove(stage, "web")
         if count in (1, 30):
             record(f"remove {count}, containers gone", now() - started)
+    await engines_alone(stage, record, 30)
+
+
+async def engines_alone(stage: Stage, record: Record, count: int) -> None:
+    """The same containers spread over the same hosts by the engines' own API, all asked for at once: the limit that
+    no control plane can pass."""
+
+    async def run(engine: Api, number: int) -> None:
+        made = await engine.post(f"/containers/create?name=alone{number}", {"Image": IMAGE})
+        await engine.post(f"/containers/{made['Id']}/start")
+
+    engines = list(stage.engines.values())
+    started = now()
+    await asyncio.gather(*(run(engines[number % len(engines)], number) for number in range(count)))
+    record(f"{count} containers by the {ENGINES_ALONE}, running", now() - started)
+    for number in range(count):
+        await engines[number % len(engines)].delete(f"/containers/alone{number}?force=1")
 
 
 async def scaling(stage: Stage, record: Record) -> None:

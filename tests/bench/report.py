@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 OURS, SWARM = "ours", "Swarm"
+ENGINES_ALONE = "engines alone"  # in the name of a case whose figure is no system's, but the limit of both
 
 
 @dataclass
@@ -67,7 +68,7 @@ def cell(values: list[float] | None, of: str) -> str:
 def table(figures: Figures) -> str:
     lines = ["| Case | this project | Docker Swarm | ratio |", "| --- | --- | --- | --- |"]
     for case, by_system in figures.values.items():
-        ratio = figures.ratio(case)
+        ratio = figures.ratio(case) if ENGINES_ALONE not in case else None
         columns = [cell(by_system.get(name), unit(case)) for name in (OURS, SWARM)]
         lines.append(f"| {case} | {columns[0]} | {columns[1]} | {f'{ratio:.2f}' if ratio is not None else ''} |")
     return "\n".join(lines)
@@ -75,7 +76,7 @@ def table(figures: Figures) -> str:
 
 def picture(figures: Figures) -> str:
     """Bars of the ratio for all that is measured in time: left of the line is faster than Swarm. Logarithmic."""
-    timed = (case for case in figures.values if unit(case) in ("s", "ms", "µs"))
+    timed = (case for case in figures.values if unit(case) in ("s", "ms", "µs") and ENGINES_ALONE not in case)
     rows = [(case, ratio) for case in timed if (ratio := figures.ratio(case))]
     height, left, width, middle = 22 * len(rows) + 50, 380, 900, 640
     parts = [
@@ -97,6 +98,16 @@ def picture(figures: Figures) -> str:
         ]
     parts += [f'<line x1="{middle}" y1="28" x2="{middle}" y2="{height - 12}" stroke="black"/>', "</svg>"]
     return "\n".join(parts) + "\n"
+
+
+def over_the_limit(figures: Figures, created: str = "create 30, all RUNNING") -> str:
+    """How far both systems are from what the engines alone can do; "" when that was not measured."""
+    alone = next((by_system for case, by_system in figures.values.items() if ENGINES_ALONE in case), None)
+    if alone is None or created not in figures.values:
+        return ""
+    limit = statistics.median([value for values in alone.values() for value in values])
+    told = (f"{name} {statistics.median(v) / limit:.2f}" for name, v in figures.values[created].items())
+    return f"\n{created}, over the same by the {ENGINES_ALONE} ({limit:.2f} s): {', '.join(told)}.\n"
 
 
 def machine() -> str:
@@ -126,7 +137,7 @@ Machine: {machine()}. All three hosts, both systems and the client share it.
 Load average of the machine when each round began: {loads}.
 
 {table(figures)}
-
+{over_the_limit(figures)}
 ![Ratios of time](benchmarks.svg)
 
 How to read it:

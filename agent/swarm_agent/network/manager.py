@@ -429,7 +429,7 @@ class NetworkManager:
                 case _:
                     failures += netlink.execute(group)
         self._bridge_netfilter = netlink.bridge_netfilter()
-        netlink.open_hairpins()
+        netlink.open_hairpins(wanted.bridges)
         tunnels = netlink.numbers(wanted.vxlans)
         self._numbers = (tunnels | netlink.numbers([*wanted.bridges, *wanted.wireguards]), tunnels)
         return operations, failures

@@ -30,6 +30,7 @@ from .rtnetlink import (
     NUD_NOARP,
     NUD_PERMANENT,
     RouteSocket,
+    open_hairpin,
     remove_fdb,
     remove_neighbour,
     remove_port_fdb,
@@ -237,33 +238,24 @@ def bridge_netfilter() -> bool:
     return "1" in read_sysctls(paths).values()
 
 
-def open_hairpins() -> int:
-    """Let containers be answered through their own port of our bridges; returns how many ports were changed.
+def open_hairpins(bridges: Iterable[str]) -> int:
+    """Let containers be answered through their own port of these bridges; returns how many ports were changed.
 
     With bridge netfilter on, a packet to a VIP that is translated to a container of the same bridge is bridged, not
     routed. When the sender itself is chosen, it must leave by the port that it came in by, which bridges refuse.
     """
     if not bridge_netfilter():
         return 0
-    changed = 0
-    with IPRoute() as ip:
-        links = list(ip.get_links())
-        bridges = {link["index"] for link in links if link.get("ifname").startswith(BRIDGE_PREFIX)}
-        for link in links:
-            port = link.get(("linkinfo", "slave_data"))
-            if (
-                link.get("master") in bridges
-                and link.get(("linkinfo", "kind")) == "veth"
-                and port is not None
-                and not port.get("mode")
-            ):
-                try:
-                    ip.brport("set", index=link["index"], mode=1)
-                    changed += 1
-                except NetlinkError as error:
-                    if error.code not in ALREADY_GONE:
-                        raise
-    return changed
+    ours = numbers(bridges)
+    with RouteSocket() as route:
+        closed = [
+            port.ifindex for port in route.ports() if port.bridge in ours and port.kind == "veth" and not port.hairpin
+        ]
+        codes = route.send([open_hairpin(ifindex) for ifindex in closed])
+    for code in codes:
+        if code and code not in ALREADY_GONE:
+            raise OSError(code, f"a bridge's port cannot be opened: {os.strerror(code)}")
+    return codes.count(0)
 
 
 class _Writer:

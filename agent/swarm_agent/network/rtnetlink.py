@@ -1,4 +1,6 @@
-"""Neighbours, forwarding entries and routes as netlink messages. Layout: linux/neighbour.h, linux/rtnetlink.h."""
+"""Neighbours, forwarding entries, routes and bridges' ports as netlink messages. Layout: linux/neighbour.h,
+linux/rtnetlink.h, linux/if_link.h.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from .nlsocket import Message, NetlinkSocket, attribute, attributes
 
 NEW_NEIGHBOUR, DEL_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 NEW_ROUTE, DEL_ROUTE, GET_ROUTE = 24, 25, 26
+_GET_LINK, _SET_LINK = 18, 19
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_SELF, NTF_MASTER = 0x02, 0x04
 _REPLACE, _CREATE = 0x100, 0x400
@@ -21,9 +24,12 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _RTNH_ONLINK, _RTPROT_STATIC = 4, 4
 _RT_UNIVERSE, _RT_HOST, _RT_ANY_SCOPE = 0, 254, 255
 _RTN_ANY, _RTN_UNICAST, _RTN_LOCAL = 0, 1, 2
+_IFLA_MASTER, _IFLA_PROTINFO, _IFLA_LINKINFO, _NESTED = 10, 12, 18, 0x8000
+_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_MODE = 1, 5, 4
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}  # by an address's length
 _NEIGHBOUR = struct.Struct("=BxHiHBB")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_LINK = struct.Struct("=BxHiII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,16 @@ class RouteEntry:
     prefix: str
     via: str
     ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A link that is a port of a bridge. `hairpin`: it may send out what it has received."""
+
+    ifindex: int
+    bridge: int
+    kind: str
+    hairpin: bool
 
 
 def set_neighbour(ifindex: int, ip: str, mac: str) -> Message:
@@ -88,6 +104,14 @@ def set_route(table: int, prefix: str, via: str, ifindex: int) -> Message:
 
 def remove_route(table: int, prefix: str) -> Message:
     return _change(DEL_ROUTE, _route(table, prefix, _RT_ANY_SCOPE, _RTN_ANY))
+
+
+def open_hairpin(ifindex: int) -> Message:
+    """The port of a bridge may send out what it has received."""
+    mode = attribute(_IFLA_BRPORT_MODE, b"\1")
+    return _change(
+        _SET_LINK, _LINK.pack(socket.AF_BRIDGE, 0, ifindex, 0, 0) + attribute(_IFLA_PROTINFO | _NESTED, mode)
+    )
 
 
 def _route(table: int, prefix: str, scope: int = _RT_UNIVERSE, kind: int = _RTN_UNICAST, flags: int = 0) -> bytes:
@@ -144,3 +168,15 @@ class RouteSocket(NetlinkSocket):
                 LOCAL if kind == _RTN_LOCAL else socket.inet_ntoa(via) if via else "",
                 struct.unpack("=i", oif)[0] if oif else 0,
             )
+
+    def ports(self) -> Iterator[Port]:
+        """All ports of all bridges. Little of a link is looked at: a busy host asks often, and has many."""
+        for body in self.dump(_GET_LINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+            found = dict(attributes(body, _LINK.size))
+            if _IFLA_MASTER in found and _IFLA_LINKINFO in found:
+                about = dict(attributes(found[_IFLA_LINKINFO], 0))
+                mode = dict(attributes(about.get(_IFLA_INFO_SLAVE_DATA, b""), 0)).get(_IFLA_BRPORT_MODE)
+                if mode is not None:
+                    (bridge,) = struct.unpack("=i", found[_IFLA_MASTER])
+                    kind = about.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+                    yield Port(_LINK.unpack_from(body)[2], bridge, kind, mode != b"\0")

@@ -60,6 +60,13 @@ def told(*arguments: str, well: bool) -> str:
 def test_a_sound_network_before_anything_is_installed_or_after(lab: Lab) -> None:
     text = told(well=True)
     assert text.count("ok, mtu 1500") == len(lab.hosts) * (len(lab.hosts) - 1)
+    assert "note:" not in text
+
+
+def test_a_filter_for_the_port_of_encrypted_networks_is_noted_and_no_fault(lab: Lab) -> None:
+    refuse(lab.host("host2"), "udp dport 4790")
+    text = told(well=True)
+    assert "note: 4790/udp does not arrive from host1 to host2, from host3 to host2: encrypted networks alone" in text
 
 
 def test_filters_that_drop_in_one_direction_are_named_port_by_port(lab: Lab) -> None:

@@ -34,7 +34,7 @@ def healthy(*names: str) -> dict[str, Any]:
             "mtu": 1500,
             "heard": {
                 other: {
-                    "gossip": True, "vxlan": True, "mtu": 1500, "one_way": 0.001,
+                    "gossip": True, "vxlan": True, "encrypted": True, "mtu": 1500, "one_way": 0.001,
                     "sources": [f"192.0.2.{names.index(other) + 1}"],
                 }
                 for other in others
@@ -94,6 +94,18 @@ def test_what_is_lost_is_named_with_its_direction_and_what_to_open() -> None:
     assert findings[0]["fix"] == "on b, and in every filter on the way, let 4789/udp in from 192.0.2.1"
     assert findings[1]["found"] == "from b to a: 2377/tcp (no answer)"
     assert "no 4789/udp" in "\n".join(netcheck.report_text(reports, ["a"]))
+
+
+def test_the_port_of_encrypted_networks_is_told_of_and_stops_nobody() -> None:
+    reports = healthy("a", "b")
+    reports["b"]["heard"]["a"]["encrypted"] = False
+    assert checks(reports) == []
+    [note] = netcheck.notes(reports)
+    assert "4790/udp" in note and "from a to b" in note and "from b to a" not in note
+    assert note in netcheck.report_text(reports, ["a"])
+    # A host that is not heard at all has a finding, and needs no note.
+    reports["b"]["heard"]["a"]["gossip"] = False
+    assert netcheck.notes(reports) == []
 
 
 def test_a_worker_need_not_be_reached_on_the_managers_port() -> None:

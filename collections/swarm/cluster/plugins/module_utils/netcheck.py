@@ -14,6 +14,7 @@ import json
 import struct
 
 MANAGER_PORT, GOSSIP_PORT, VXLAN_PORT = 2377, 7946, 4789
+WIREGUARD_PORT = 4790  # of encrypted networks alone
 MAGIC = b"swarm-netcheck1 "
 # A network identifier that no cluster allocates, so that a kernel with VXLAN devices drops the probe.
 PROBE_VNI = 0xFFFFFE
@@ -27,7 +28,8 @@ ALLOWED_SKEW = 1.0  # seconds
 
 
 def datagram(message, size=0):
-    """A probe for the gossip port: the message, filled up so that the whole IP packet has that size."""
+    """A plain probe, for the ports of gossip and of encrypted networks: the message, filled up so that the whole IP
+    packet has that size."""
     payload = MAGIC + json.dumps(message, separators=(",", ":")).encode() + b"\0"
     return payload.ljust(size - 28, b"\0") if size else payload
 
@@ -157,9 +159,26 @@ def matrix(reports, managers):
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def notes(reports):
+    """What is not as it could be, and only some clusters need, as lines."""
+    lost = [
+        f"from {source} to {target}"
+        for source in reports
+        for target in reports
+        if source != target
+        # A host that hears nothing at all of another has a finding, which says enough.
+        and reports[target]["heard"].get(source, {}).get("gossip")
+        and not reports[target]["heard"][source].get("encrypted")
+    ]
+    needed = f"note: {WIREGUARD_PORT}/udp does not arrive {', '.join(lost)}: encrypted networks alone need it"
+    return [needed] if lost else []
+
+
 def report_text(reports, managers):
-    """Matrix and findings as lines."""
+    """Matrix, findings and notes as lines."""
     lines = matrix(reports, managers)
     for finding in judge(reports, managers):
         lines += ["", f"{finding['check']}: {finding['found']}", f"    fix: {finding['fix']}"]
+    for note in notes(reports):
+        lines += ["", note]
     return lines

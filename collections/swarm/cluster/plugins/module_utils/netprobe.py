@@ -22,6 +22,7 @@ from ansible_collections.swarm.cluster.plugins.module_utils.netcheck import (
     GOSSIP_PORT,
     MTU_SIZES,
     VXLAN_PORT,
+    WIREGUARD_PORT,
     datagram,
     parse,
     tcp_ports,
@@ -41,7 +42,9 @@ class Prober:
         self.name, self.address = name, peers[name]
         self.peers = {peer: address for peer, address in peers.items() if peer != name}
         self.managers, self.run, self.mtu = managers, run, mtu
-        self.heard = {peer: {"gossip": False, "vxlan": False, "mtu": 0, "sources": []} for peer in self.peers}
+        self.heard = {
+            peer: {"gossip": False, "vxlan": False, "encrypted": False, "mtu": 0, "sources": []} for peer in self.peers
+        }
         self.tcp = {peer: dict.fromkeys(map(str, tcp_ports(peer, managers)), "no answer") for peer in self.peers}
         self.sizes_sent = dict.fromkeys(self.peers, 0)  # rounds of them since the peer was heard: since it listens
         self.sizes_got = set()  # peers that have sent theirs
@@ -72,6 +75,8 @@ class Prober:
             heard["sources"].append(source)
         if port == VXLAN_PORT:
             heard["vxlan"] = True
+        elif port == WIREGUARD_PORT:
+            heard["encrypted"] = True
         elif port == GOSSIP_PORT:
             heard["gossip"] = True
             if message.get("size"):
@@ -98,7 +103,9 @@ class Prober:
             fitting = [size for size in MTU_SIZES if size <= self.mtu]
             probes = [(GOSSIP_PORT, datagram(self.message(size=size), size)) for size in fitting]
             self.sizes_sent[peer] += bool(self.heard[peer]["sources"])
-        return [*probes, (GOSSIP_PORT, datagram(self.message())), (VXLAN_PORT, vxlan_frame(self.message()))]
+        message = self.message()
+        plain, frame = datagram(message), vxlan_frame(message)
+        return [*probes, (WIREGUARD_PORT, plain), (GOSSIP_PORT, plain), (VXLAN_PORT, frame)]
 
     def finished(self):
         """Whether there is nothing left to wait for, on either side."""

@@ -11,8 +11,9 @@ DOCUMENTATION = r"""
 module: swarm_netcheck
 short_description: Check the network between hosts
 description:
-  - Sends probes to all other hosts and hears theirs, TCP to ports 2377 and 7946, UDP to 7946, and real VXLAN frames to
-    4789, and learns the largest packet that arrives, the difference of clocks, and the address that others are seen by.
+  - Sends probes to all other hosts and hears theirs, TCP to ports 2377 and 7946, UDP to 7946 and 4790, and real VXLAN
+    frames to 4789, and learns the largest packet that arrives, the difference of clocks, and the address that others
+    are seen by.
   - All hosts have to run it at the same time, in one task with as many forks as hosts. It tells what this host saw. The
     filters P(swarm.cluster.netcheck_findings#filter) and P(swarm.cluster.netcheck_text#filter) make sense of all.
   - It gives the same answers before a cluster is installed and while it runs, changes nothing and needs root.
@@ -91,7 +92,7 @@ report:
       description: For each other host, which of its probes arrived, from which addresses, and how large.
       type: dict
       returned: always
-      sample: {node2: {gossip: true, vxlan: true, mtu: 1500, sources: [192.0.2.12], one_way: 0.0004}}
+      sample: {node2: {gossip: true, vxlan: true, encrypted: true, mtu: 1500, sources: [192.0.2.12], one_way: 0.0004}}
     tcp:
       description: For each other host and port, V(open) or why not.
       type: dict

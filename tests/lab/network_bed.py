@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -210,6 +212,14 @@ class Bed:
         ]
         self.hosts = [self._host(number) for number in range(1, hosts + 1)]
         self.client = self._machine("client", "10.99.0.100")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _sweep(self) -> None:
         for line in run("ip netns list").splitlines():

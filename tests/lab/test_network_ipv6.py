@@ -25,17 +25,8 @@ VIP, VIP6 = "10.0.2.200", "fd00:2::c8"
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Bed]:
-    bed = Bed()
-    try:
+    with Bed() as bed:
         yield bed
-    finally:
-        bed.close()
-
-
-@pytest.fixture
-def bed(made: Bed) -> Bed:
-    made.reset()
-    return made
 
 
 @pytest.fixture

@@ -34,17 +34,8 @@ LACKING = {"iptables": "", "ipvs": ipvs_netlink.available()}
 )
 def made(request: pytest.FixtureRequest) -> Iterator[Bed]:
     """A bed for each balancer that this kernel has."""
-    bed = Bed(balancer=request.param)
-    try:
+    with Bed(balancer=request.param) as bed:
         yield bed
-    finally:
-        bed.close()
-
-
-@pytest.fixture
-def bed(made: Bed) -> Bed:
-    made.reset()
-    return made
 
 
 @pytest.fixture
@@ -501,8 +492,7 @@ def test_a_restarted_agent_disturbs_nothing_while_it_hears_of_others(bed: Bed, r
 
 @pytest.mark.parametrize("balancer", [name for name, why in LACKING.items() if not why])
 def test_removal_leaves_a_host_as_it_was_found(balancer: str) -> None:
-    bed = Bed(hosts=2, balancer=balancer)
-    try:
+    with Bed(hosts=2, balancer=balancer) as bed:
         host = bed.hosts[0]
         host.run("iptables -A FORWARD -s 192.0.2.0/24 -j ACCEPT")
         host.run("ip rule add fwmark 0x1 lookup 100 priority 900")
@@ -514,8 +504,6 @@ def test_removal_leaves_a_host_as_it_was_found(balancer: str) -> None:
         assert picture(host) != before
         assert host.command("remove") == "removed"
         assert picture(host) == before
-    finally:
-        bed.close()
 
 
 def picture(host: Host) -> list[str]:

@@ -30,17 +30,8 @@ REKEY = 120  # seconds after which WireGuard agrees on new keys; from its protoc
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Bed]:
-    bed = Bed(encrypted=["net1"])
-    try:
+    with Bed(encrypted=["net1"]) as bed:
         yield bed
-    finally:
-        bed.close()
-
-
-@pytest.fixture
-def bed(made: Bed) -> Bed:
-    made.reset()
-    return made
 
 
 @pytest.fixture

@@ -28,17 +28,8 @@ MESH_VNI = 4096
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Bed]:
-    bed = Bed()
-    try:
+    with Bed() as bed:
         yield bed
-    finally:
-        bed.close()
-
-
-@pytest.fixture
-def bed(made: Bed) -> Bed:
-    made.reset()
-    return made
 
 
 def place(bed: Bed, networks: list[str]) -> None:

@@ -310,3 +310,7 @@ async def _errors_as_json(request: web.Request, handler: Callable[[web.Request],
         if error.status >= 500:
             log.warning("%s %s from %s: %s", request.method, request.path, request.remote, error)
         return web.json_response({"message": str(error)}, status=error.status)
+    except ConnectionError as error:
+        # Whoever asked is gone: nothing to answer, and nothing that an operator has to know.
+        log.debug("%s %s: %s went away: %s", request.method, request.path, request.remote, error)
+        return web.Response(status=400)

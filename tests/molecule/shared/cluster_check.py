@@ -72,6 +72,14 @@ def running() -> list[str]:
     return sorted(row["Node"] for row in found if row["CurrentState"].startswith("Running"))
 
 
+def all_running() -> list[str]:
+    """The hosts on which the service's tasks run, once they all do."""
+    hosts = running()
+    errors = {row["Error"] for row in rows("service", "ps", SERVICE, "--no-trunc") if row["Error"]}
+    assert len(hosts) == REPLICAS, f"{len(hosts)} of {REPLICAS} run; errors: {'; '.join(sorted(errors)) or 'none'}"
+    return hosts
+
+
 def ask(address: str) -> dict:
     with urllib.request.urlopen(f"http://{address}:{PORT}/", timeout=10) as response:
         return json.load(response)
@@ -151,7 +159,7 @@ def deploy() -> None:
         "service", "create", "--detach", "--name", SERVICE, "--replicas", str(REPLICAS), "--network", "app",
         "--publish", f"{PORT}:80", "--restart-delay", "1s", "--no-resolve-image", "whoami",
     )  # fmt: skip
-    eventually("the service's tasks run on", lambda: len(running()) == REPLICAS and running())
+    eventually("the service's tasks run on", all_running)
     eventually("containers that answer, by host asked", lambda: answers(list(peers())))
 
 
@@ -162,9 +170,7 @@ def without(host: str) -> None:
         lambda: [n for n, row in nodes().items() if row["ManagerStatus"] == "Leader" and n != host],
     )
     eventually(f"{host} is known to be down", lambda: nodes()[host]["Status"] == "Down")
-    eventually(
-        "all tasks run elsewhere, on", lambda: len(running()) == REPLICAS and host not in running() and running()
-    )
+    eventually("all tasks run elsewhere, on", lambda: host not in (hosts := all_running()) and hosts)
     eventually("containers that answer, by host asked", lambda: answers(left))
     eventually("names in containers", names)
 
@@ -174,9 +180,7 @@ def returned(host: str) -> None:
         nodes()[host]["Status"] == "Ready" and nodes()[host]["ManagerStatus"] == "Reachable"
     ))  # fmt: skip
     docker("service", "update", "--detach", "--force", SERVICE)
-    eventually(
-        "work is given to it again, tasks on", lambda: host in running() and len(running()) == REPLICAS and running()
-    )
+    eventually("work is given to it again, tasks on", lambda: host in (hosts := all_running()) and hosts)
     eventually("containers that answer, by host asked", lambda: answers(list(peers())))
     eventually("names in containers", names)
 
@@ -184,7 +188,7 @@ def returned(host: str) -> None:
 def whole(count: str) -> None:
     eventually("nodes", lambda: len(nodes()) == int(count) and all(n["Status"] == "Ready" for n in nodes().values())
                and sorted(nodes()))  # fmt: skip
-    eventually("the service's tasks run on", lambda: len(running()) == REPLICAS and running())
+    eventually("the service's tasks run on", all_running)
     eventually("containers that answer, by host asked", lambda: answers(list(nodes())))
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.swarm.cluster.plugins.filter.planning import all_findings, cluster_text, findings_text
-from ansible_collections.swarm.cluster.plugins.module_utils import agenthome, engineconfig, preflight, rollout, values
+from ansible_collections.swarm.cluster.plugins.module_utils import (
+    agenthome,
+    engineconfig,
+    hostfacts,
+    preflight,
+    rollout,
+    values,
+)
 from ansible_collections.swarm.cluster.plugins.module_utils.membership import membership_plan
 from ansible_collections.swarm.cluster.plugins.module_utils.service_values import (
     capabilities,
@@ -39,6 +47,17 @@ GOOD: dict[str, Any] = {
     "findings": [],
 }
 PORTS = [("tcp", 2377), ("tcp", 7946)]
+
+
+@pytest.mark.parametrize(("enabled", "needed"), [("Y\n", True), ("N\n", False), (None, False)])
+def test_a_kernel_that_enforces_apparmor_needs_its_parser(
+    enabled: str | None, needed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else the engine starts no container, as packages without what they recommend once showed."""
+    if enabled is not None:
+        (tmp_path / "enabled").write_text(enabled)
+    monkeypatch.setattr(hostfacts, "APPARMOR", (str(tmp_path), str(tmp_path / "enabled")))
+    assert ("apparmor_parser" in hostfacts.needed_commands()) == needed
 
 
 def test_a_good_host_has_no_findings() -> None:

@@ -21,6 +21,7 @@ import sys
 import time
 
 COMMANDS = ("dockerd", "ip", "iptables", "modprobe")
+APPARMOR = ("/sys/kernel/security/apparmor", "/sys/module/apparmor/parameters/enabled")
 ENGINE_SOCKET = "/run/docker.sock"
 VIRTUAL = re.compile(r"^(lo|docker|br-|veth|virbr|vxlan|cni|flannel|sw)")
 LISTENING = {"tcp": "0A", "udp": "07"}
@@ -113,6 +114,14 @@ def listening(ports):
     return found
 
 
+def needed_commands():
+    """The programs without which no container starts here. An engine whose kernel enforces AppArmor loads a profile for
+    its containers, and refuses to start any when it cannot."""
+    directory, enabled = APPARMOR
+    enforced = os.path.isdir(directory) and contents(enabled) == "Y"
+    return (*COMMANDS, "apparmor_parser") if enforced else COMMANDS
+
+
 def engine_in_swarm(client_class):
     """True when the plain engine is in Docker's own swarm mode."""
     try:
@@ -166,5 +175,5 @@ def gather(ports, controller_time, client_class):
         "engine_path": shutil.which("dockerd", path=paths) or "",
         "engine_in_swarm": engine_in_swarm(client_class),
         "package_manager": package_manager(),
-        "missing_commands": [name for name in COMMANDS if not shutil.which(name, path=paths)],
+        "missing_commands": [name for name in needed_commands() if not shutil.which(name, path=paths)],
     }

@@ -6,7 +6,6 @@ Every request counts (load.py): refused, reset, cut short or silent is a failure
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,10 +118,6 @@ def test_scaling_and_draining_lose_no_request(lab: Lab, host1: Host) -> None:
     assert_nothing_lost(found)
 
 
-@pytest.mark.skipif(
-    not os.environ.get("LOAD_ALL"),
-    reason="LOAD_ALL=1: failed while gossip took hosts for dead that were restarting; not yet shown to hold since",
-)
 def test_restarts_of_agents_lose_no_request(lab: Lab, host1: Host) -> None:
     """Packets do not need the agent, and names are asked of the next host's."""
     with load(lab, keep_alive=False) as found:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.clusterkit import changed, module_tasks, play, running
+from tests.lab.clusterkit import running
 from tests.lab.labkit import ROOT, Lab, eventually
+from tests.lab.playbooks import play
 from tests.lab.upgrading import Load, containers, next_version
 
 PORT, REPLICAS, REPEATS = 8080, 6, 3
@@ -39,11 +39,9 @@ class Row:
 
 def timed(what: str, *arguments: str) -> Row:
     """Run a playbook."""
-    begun = time.monotonic()
-    output = play(*arguments).stdout
-    seconds = time.monotonic() - begun
+    done = play(*arguments)
     load = Path("/proc/loadavg").read_text().split()[0]
-    row = Row(what, seconds, len(module_tasks(output)), sum(changed(output).values()), load)
+    row = Row(what, done.seconds, done.tasks, sum(done.changed.values()), load)
     print(row, file=sys.stderr, flush=True)
     return row
 

@@ -4,41 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
-import time
 from typing import Any
 
-from tests.lab.labkit import ROOT, Host, Lab, eventually
-
-TIMES: list[tuple[float, int, str]] = []
-"""Seconds, tasks and arguments of each playbook that ran, for the report at the end of a test run."""
-
-PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
-
-
-def play(*arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on the lab, as README says."""
-    command = [str(PLAYBOOK), "-i", "inventories/lab.yml", *arguments]
-    begun = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False, env={**os.environ, **(env or {})}
-    )
-    TIMES.append((time.monotonic() - begun, done.stdout.count("\nTASK ["), " ".join(arguments)))
-    assert not check or done.returncode == 0, f"$ {' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def changed(output: str) -> dict[str, int]:
-    """`changed` of each host, from a playbook's recap."""
-    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)}
-
-
-def module_tasks(output: str) -> list[str]:
-    """The tasks of site.yml that ran over ssh: what a run without changes costs."""
-    controller = ("Validating", "Make sure", "Build", "Say", "Show", "outside of this run", "Let other")
-    ran = re.findall(r"^TASK \[(.*?)\]", output, re.MULTILINE)
-    return [name for name in ran if not any(word in name for word in controller)]
+from tests.lab.labkit import Host, Lab, eventually
+from tests.lab.playbooks import play
 
 
 def with_agents(lab: Lab) -> Lab:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.clusterkit import TIMES
 from tests.lab.labkit import lab
 from tests.lab.network_bed import Bed
+from tests.lab.playbooks import PLAYED
 
 __all__ = ["lab"]
 
@@ -22,9 +22,10 @@ def bed(made: Bed) -> Bed:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not TIMES:
+    if not PLAYED:
         return
     load = Path("/proc/loadavg").read_text().split()[0]
-    terminalreporter.section(f"playbooks (seconds, tasks; load {load})")
-    for seconds, tasks, arguments in TIMES:
-        terminalreporter.write_line(f"{seconds:7.1f} {tasks:4} {arguments[:90]}")
+    terminalreporter.section(f"playbooks (seconds, module tasks a host, changes; load {load})")
+    for run in PLAYED:
+        told = " ".join(run.arguments)[:90]
+        terminalreporter.write_line(f"{run.seconds:7.1f} {run.tasks:4} {sum(run.changed.values()):4} {told}")

@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.lab.apiclient import Api, ApiError, Unanswered
-from tests.lab.clusterkit import nodes, outside, play, with_agents
+from tests.lab.clusterkit import nodes, outside, with_agents
 from tests.lab.labkit import Host, Lab, eventually
 from tests.lab.linearizability import Operation, Read, Register, Swap, check
+from tests.lab.playbooks import play
 
 SWEEPS = int(os.environ.get("SWEEPS", "1"))
 

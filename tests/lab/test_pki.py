@@ -17,8 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from swarm_agent.pki import authority
 from swarm_agent.pki.authority import Authority, Identity
-from tests.lab.clusterkit import cluster, nodes, outside, play, running, with_agents
+from tests.lab.clusterkit import cluster, nodes, outside, running, with_agents
 from tests.lab.labkit import Host, Lab, eventually
+from tests.lab.playbooks import play
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 

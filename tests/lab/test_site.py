@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.clusterkit import changed, cluster, module_tasks, outside, play, running, with_agents
+from tests.lab.clusterkit import cluster, outside, running, with_agents
 from tests.lab.labkit import Lab, run
+from tests.lab.playbooks import play
 
 pytestmark = pytest.mark.lab
 
@@ -41,15 +42,15 @@ def service(lab: Lab, check: bool = True, **arguments: object) -> tuple[int, str
 
 def test_a_cluster_is_founded_once_and_then_left_alone(agents: Lab) -> None:
     pinned = archive(agents)
-    told = changed(play("site.yml", "-e", pinned, "--check", "--diff").stdout)
-    assert told["host1"] > 0 and "Swarm: inactive" in agents.host("host1").docker("info").out
-    done = play("site.yml", "-e", pinned).stdout
-    assert changed(done) == {host.name: 1 for host in agents}, done
-    assert re.search(r"host1\s+10\.\S+\s+leader\s+ready\s+active", done), done
-    again = play("site.yml", "-e", pinned, "--diff").stdout
-    assert set(changed(again).values()) == {0}, again
-    assert set(changed(play("site.yml", "-e", pinned, "--check", "--diff").stdout).values()) == {0}
-    assert len(module_tasks(again)) <= 12, again
+    told = play("site.yml", "-e", pinned, "--check", "--diff")
+    assert told.changed["host1"] > 0 and "Swarm: inactive" in agents.host("host1").docker("info").out
+    done = play("site.yml", "-e", pinned)
+    assert done.changed == {host.name: 1 for host in agents}, done.stdout
+    assert re.search(r"host1\s+10\.\S+\s+leader\s+ready\s+active", done.stdout), done.stdout
+    again = play("site.yml", "-e", pinned, "--diff")
+    assert set(again.changed.values()) == {0}, again.stdout
+    assert set(play("site.yml", "-e", pinned, "--check", "--diff").changed.values()) == {0}
+    assert 0 < again.tasks <= 12, again.stdout
 
 
 def test_labels_and_availability_from_the_inventory(agents: Lab) -> None:
@@ -64,7 +65,7 @@ def test_preflight_stops_before_any_change(agents: Lab) -> None:
     extra = json.dumps({"cluster_address": "203.0.113.9"})
     done = play("site.yml", "-e", extra, check=False)
     assert done.returncode != 0 and "cluster_address is 203.0.113.9" in done.stdout
-    assert set(changed(done.stdout).values()) == {0}
+    assert set(done.changed.values()) == {0}
 
 
 def test_a_second_cluster_is_refused(agents: Lab) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.clusterkit import changed, cluster, outside, play, with_agents
+from tests.lab.clusterkit import cluster, outside, with_agents
 from tests.lab.labkit import Host, Lab, eventually, run
+from tests.lab.playbooks import play
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -95,11 +96,11 @@ def test_engines_are_upgraded_one_after_the_other_with_their_tasks_elsewhere(fir
     first.docker("service create --detach --name web --replicas 3 --stop-grace-period 1s alpine sleep 1d")
     pinned = "agent_archive=.cache/" + first.exec("basename $(readlink /opt/swarm-agent/current)").out + ".tar.gz"
     options = ("-e", pinned, "-e", "upgrade_drain=true", "-e", f"upgrade_engine_version={NEW}")
-    done = play("playbooks/upgrade.yml", *options).stdout
+    done = play("playbooks/upgrade.yml", *options)
     assert {version(host) for host in lab} == {f"{NEW}+lab"}
     # Drained, the engine, active again.
-    assert {name: changed(done)[name] for name in lab.hosts} == dict.fromkeys(lab.hosts, 3), done
+    assert {name: done.changed[name] for name in lab.hosts} == dict.fromkeys(lab.hosts, 3), done.stdout
     states = [first.docker("node", "inspect", name).json[0]["Spec"] for name in lab.hosts]
     assert [(state["Availability"], state.get("Labels")) for state in states] == [("active", {})] * 3
-    again = play("playbooks/upgrade.yml", *options).stdout
-    assert set(changed(again).values()) == {0}, again
+    again = play("playbooks/upgrade.yml", *options)
+    assert set(again.changed.values()) == {0}, again.stdout

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs_commands import of_page
-from tests.lab.clusterkit import cluster, http, outside, play, running, with_agents
+from tests.lab.clusterkit import cluster, http, outside, running, with_agents
 from tests.lab.labkit import ROOT, Host, Lab, eventually, run
+from tests.lab.playbooks import play
 from tests.lab.upgrading import Load, containers, next_version
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]

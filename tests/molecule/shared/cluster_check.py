@@ -91,12 +91,47 @@ def answers(hosts: list[str]) -> dict[str, list[str]] | None:
     for host in hosts:
         told = [ask(addresses[host]) for _ in range(6)]
         seen[host] = sorted({one["container"][:12] for one in told})
-        # Asked from here, across the mesh, whoever answers has to see this host's own address.
-        own = {addresses[os.uname().nodename], "127.0.0.1"} if host == os.uname().nodename else {
-            addresses[os.uname().nodename]
-        }  # fmt: skip
+        # A host of the cluster is seen as itself, or as the host that it asked (docs/networking.md).
+        own = {addresses[os.uname().nodename], addresses[host], "127.0.0.1"}
         wrong = {one["peer"]["address"] for one in told} - own
-        assert not wrong, f"asked at {host}, a task saw the client as {wrong}, not as {own}"
+        assert not wrong, f"asked at {host}, a task saw the client as {wrong}, not as one of {own}"
+    return seen if all(len(containers) > 1 for containers in seen.values()) else None
+
+
+def stranger_answers(hosts: list[str]) -> dict[str, list[str]] | None:
+    """The same for a client that is no host of the cluster: a network namespace here, with a MAC and an address of its
+    own on the hosts' network. Whichever host it asks and wherever the task runs, the task sees the client's address.
+    """
+    addresses, here = peers(), os.uname().nodename
+    mine = addresses[here].rpartition(".")[0] + ".200"
+    if not Path("/run/netns/stranger").exists():
+        [link] = [
+            entry["ifname"]
+            for entry in json.loads(subprocess.check_output(["ip", "-j", "-4", "address"]))
+            if addresses[here] in {found["local"] for found in entry["addr_info"]}
+        ]
+        for command in (
+            "ip netns add stranger",
+            f"ip link add stranger0 link {link} netns stranger type macvlan mode bridge",
+            f"ip -n stranger address add {mine}/24 dev stranger0",
+            "ip -n stranger link set stranger0 up",
+        ):
+            subprocess.run(command.split(), check=True)
+    program = (
+        "import sys, urllib.request\n"
+        "for _ in range(12): print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode().replace('\\n', ''))"
+    )
+    seen = {}
+    for host in hosts:
+        if host == here:
+            continue  # a macvlan link does not reach the host that it hangs on
+        command = ["ip", "netns", "exec", "stranger", "python3", "-c", program, f"http://{addresses[host]}:{PORT}/"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        wrong = {one["peer"]["address"] for one in told} - {mine}
+        assert not wrong, f"asked at {host}, a task saw the stranger as {wrong}, not as {mine}"
+        seen[host] = sorted({one["container"][:12] for one in told})
     return seen if all(len(containers) > 1 for containers in seen.values()) else None
 
 
@@ -161,6 +196,7 @@ def deploy() -> None:
     )  # fmt: skip
     eventually("the service's tasks run on", all_running)
     eventually("containers that answer, by host asked", lambda: answers(list(peers())))
+    eventually("containers that answer a stranger by his own address", lambda: stranger_answers(list(peers())))
 
 
 def without(host: str) -> None:
@@ -172,6 +208,7 @@ def without(host: str) -> None:
     eventually(f"{host} is known to be down", lambda: nodes()[host]["Status"] == "Down")
     eventually("all tasks run elsewhere, on", lambda: host not in (hosts := all_running()) and hosts)
     eventually("containers that answer, by host asked", lambda: answers(left))
+    eventually("containers that answer a stranger by his own address", lambda: stranger_answers(left))
     eventually("names in containers", names)
 
 

@@ -116,7 +116,8 @@ class Orchestrator:
             return True
         if old.node_id != new.node_id:
             node = self._store.view().get(Node, new.node_id)
-            return node_is_lost(node) or is_drained(node)
+            if node_is_lost(node) or is_drained(node):
+                return True
         if old.status.state is new.status.state:
             return False
         return has_ended(new) or (is_running(new) and (bool(new.update) or new.cause not in _FILLING))

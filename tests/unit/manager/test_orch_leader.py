@@ -8,7 +8,8 @@ import random
 from msgspec.structs import replace
 
 from swarm_agent.manager.leader import Leader
-from swarm_agent.manager.tasks import is_live
+from swarm_agent.manager.orchestrator import Orchestrator
+from swarm_agent.manager.tasks import Cause, is_live
 from swarm_agent.model.objects import Cluster, Network, Node, NodeDescription, Service, Task, TaskStatus, Version
 from swarm_agent.model.session import (
     Assignments,
@@ -150,5 +151,35 @@ def test_a_service_is_created_updated_and_removed_through_all_loops() -> None:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await store.close()
+
+    run(main())
+
+
+def test_a_replacement_placed_and_running_by_one_entry_of_the_log_ends_the_old_task() -> None:
+    async def main() -> None:
+        store = memory_store(clock=lambda: rfc3339(clock()))
+        orchestrator = Orchestrator(store, clock=clock, rng=random.Random(1))
+        template = TaskSpec(container_spec=ContainerSpec(image="web"))
+        spec = ServiceSpec(name="web", task_template=template, mode=ServiceMode(replicated=Replicated(replicas=1)))
+        running, pending = TaskStatus(state=S.RUNNING), TaskStatus(state=S.PENDING)
+        old = Task(id="first", service_id="web", slot=1, node_id="node", spec=template, status=running)
+        new = replace(old, id="second", node_id="", cause=Cause.REBALANCE, status=pending)
+
+        def begin(tx) -> None:  # type: ignore[no-untyped-def]
+            tx.create(Node(id="node", spec=NodeSpec(role="worker", availability="active")))
+            tx.create(Service(id="web", spec=spec))
+            tx.create(replace(old, desired_state=S.RUNNING))
+            tx.create(replace(new, desired_state=S.RUNNING))
+
+        def goes_on(tx) -> None:  # type: ignore[no-untyped-def]
+            tx.update(replace(tx.get(Task, "second"), node_id="node", status=running))
+
+        await store.update(begin)
+        await orchestrator.start()
+        await asyncio.sleep(1)
+        assert all(is_live(task) for task in store.view().all(Task))
+        await store.update(goes_on)
+        await wait(store, lambda: not is_live(store.view().get(Task, "first")), 1)
+        await orchestrator.stop()
 
     run(main())

@@ -90,6 +90,8 @@ class Membership:
             on_state=self._session_changed,
             on_stream=self.streams.wanted,
             address_of=self.data_plane.address_of,
+            alive=self.data_plane.liveness,
+            leader=self._leader_by_raft,
             rng=self._rng,
         )
         self.worker = Worker(
@@ -125,8 +127,12 @@ class Membership:
 
     def _likely_leaders(self) -> list[str]:
         """Addresses of managers, the one that raft takes for the leader first."""
-        known = self.manager.leader_addr if self.manager is not None else ""
+        known = self._leader_by_raft()
         return [*([known] if known else []), *(peer.addr for peer in self.session.managers)]
+
+    def _leader_by_raft(self) -> str:
+        """Where a manager's own raft member takes the leader to be, "" when it knows none, and on workers."""
+        return self.manager.leader_addr if self.manager is not None else ""
 
     def _manager_role(self) -> ManagerRole:
         role = ManagerRole(

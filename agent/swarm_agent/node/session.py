@@ -3,6 +3,9 @@
 Connects to the managers it knows, follows to the leader, says Hello, then passes on what comes (Welcome, Assignments)
 and sends beats and task states. Anything that breaks leads to another try, with a back-off from 100 ms to 2 s that a
 successful session resets. The latest state of each task is kept and sent again in a new session, so none is lost.
+
+A leader whose host lost its power says nothing, and a connection takes long to show it. So the node gives its session
+up as soon as gossip, or its own raft member if it is a manager, knows better.
 """
 
 from __future__ import annotations
@@ -45,11 +48,14 @@ LAST_BACKOFF = 2.0  # a manager that comes back gives its nodes a few seconds be
 CONNECT_TIMEOUT = 5.0
 # A manager that froze with its connections open is noticed by WebSocket pings: silent for 3 s + 1.5 s.
 PING_INTERVAL = 3.0
+CLOSE_TIMEOUT = 0.5  # seconds that a manager, which may be dead, has to answer a good-bye
 
 
 class SessionClient:
     """Runs the session. Callbacks are called in the loop: `on_welcome`, `on_assignments`, `on_state(connected)`,
-    `on_stream(message, host:port of the leader)`. `address_of(node)`: where gossip knows a node to be, or ""."""
+    `on_stream(message, host:port of the leader)`. `address_of(node)`: where gossip knows a node to be, or "";
+    `alive(node)`: gossip's verdict on it, None when it has none; `leader()`: host:port of the leader as this node's own
+    raft member knows it, or ""."""
 
     def __init__(
         self,
@@ -63,6 +69,8 @@ class SessionClient:
         on_state: Callable[[bool], None],
         on_stream: Callable[[OpenStream, str], None],
         address_of: Callable[[str], str],
+        alive: Callable[[str], bool | None],
+        leader: Callable[[], str],
         rng: random.Random,
     ) -> None:
         self._advertise = advertise
@@ -74,6 +82,8 @@ class SessionClient:
         self._on_state = on_state
         self._on_stream = on_stream
         self._address_of = address_of
+        self._alive = alive
+        self._leader = leader
         self._rng = rng
         self._latest: dict[str, TaskStatus] = {}
         self._unsent: set[str] = set()
@@ -135,10 +145,27 @@ class SessionClient:
         addresses = [peer.addr for peer in self._managers]
         self._rng.shuffle(addresses)
         addresses += self._moved()
-        if self._preferred:
-            addresses = [self._preferred, *(a for a in addresses if a != self._preferred)]
-            self._preferred = ""
-        return addresses
+        addresses.sort(key=self._is_dead)  # last: to find out that they do not answer takes long
+        first = [address for address in (self._preferred, self._leader()) if address]
+        self._preferred = ""
+        return list(dict.fromkeys([*first, *addresses]))
+
+    def _is_dead(self, address: str) -> bool:
+        """Gossip says that the manager at this address is dead."""
+        return any(peer.addr == address and self._alive(peer.node_id) is False for peer in self._managers)
+
+    def _watch(self, address: str) -> Callable[[], str]:
+        """What tells why a session that begins now with this manager is to be given up, "" as long as it is not. Only
+        news count: this manager may know better than what gossip and raft say at the beginning."""
+        was_dead, led = self._is_dead(address), self._leader()
+
+        def doubt() -> str:
+            if not was_dead and self._is_dead(address):
+                return "it is dead, as gossip has heard"
+            now = self._leader()
+            return f"{now} leads now" if now not in ("", led, address) else ""
+
+        return doubt
 
     def _moved(self) -> list[str]:
         """Managers that gossip knows at another address than the leader told."""
@@ -161,6 +188,7 @@ class SessionClient:
                         ssl=self._context(),
                         max_msg_size=MAX_MESSAGE,
                         heartbeat=PING_INTERVAL,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
                     )
             except aiohttp.WSServerHandshakeError as refusal:
                 if refusal.status == 421:
@@ -184,23 +212,28 @@ class SessionClient:
         self._unsent = set(self._latest)
         self._wake.set()
         self._welcomed.clear()
-        sender = asyncio.create_task(self._send(socket))
+        self._preferred = ""  # found, by whatever way
+        work = [asyncio.create_task(self._read(socket, address)), asyncio.create_task(self._send(socket, address))]
         try:
-            async for message in socket:
-                if message.type is not aiohttp.WSMsgType.BINARY:
-                    break
-                received = decode_to_node(message.data)
-                if isinstance(received, OpenStream):
-                    self._on_stream(received, address)
-                else:
-                    self._receive(received)
-                if sender.done():
-                    break
+            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sender.cancel()
-            results = await asyncio.gather(sender, return_exceptions=True)
-            if isinstance(results[0], Exception):
-                log.info("session broke while sending: %s", results[0])
+            for task in work:
+                task.cancel()
+            read, sent = await asyncio.gather(*work, return_exceptions=True)
+            if isinstance(sent, Exception):
+                log.info("session broke while sending: %s", sent)
+        if isinstance(read, Exception):
+            raise read
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse, address: str) -> None:
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.BINARY:
+                break
+            received = decode_to_node(message.data)
+            if isinstance(received, OpenStream):
+                self._on_stream(received, address)
+            else:
+                self._receive(received)
 
     def _receive(self, message: Welcome | Assignments) -> None:
         if isinstance(message, Welcome):
@@ -225,7 +258,8 @@ class SessionClient:
         self._latest.pop(task_id, None)
         self._unsent.discard(task_id)
 
-    async def _send(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _send(self, socket: aiohttp.ClientWebSocketResponse, address: str) -> None:
+        doubt = self._watch(address)
         await self._welcomed.wait()
         loop = asyncio.get_running_loop()
         next_beat = loop.time() + self._interval
@@ -234,6 +268,9 @@ class SessionClient:
                 async with asyncio.timeout_at(next_beat):
                     await self._wake.wait()
             self._wake.clear()
+            if reason := doubt():
+                log.info("the session with %s is given up: %s", address, reason)
+                return
             if self._new_description:
                 self._new_description = False
                 await self._post(socket, Describe(description=self._describe()))

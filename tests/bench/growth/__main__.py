@@ -23,7 +23,7 @@ from typing import Any
 from tests.bench import report
 from tests.lab.labkit import ROOT
 
-IDLE = 15.0  # seconds of rest that are measured
+SETTLING = 3.0  # seconds before a rest is measured
 POLL = 0.1
 LIMIT = 900.0  # seconds for any one step
 
@@ -105,9 +105,10 @@ def loopback() -> int:
 class Size:
     """One size of cluster: a leader and so many nodes."""
 
-    def __init__(self, leader: Child, workers: Child, profile: Path | None) -> None:
+    def __init__(self, leader: Child, workers: Child, profile: Path | None, rest: float) -> None:
         self._leader = leader
         self._workers = workers
+        self._seconds = rest
         self._profile = profile
 
     async def measure(self, nodes: int, tasks: int) -> Row:
@@ -161,9 +162,9 @@ class Size:
 
     async def _rest(self) -> tuple[float, float]:
         """Per cent of a core that the leader takes at rest, and bytes a second of all nodes together."""
-        await asyncio.sleep(3)
+        await asyncio.sleep(SETTLING)
         first, sent = await self._leader.ask(usage=True), loopback()
-        await asyncio.sleep(IDLE)
+        await asyncio.sleep(self._seconds)
         last, later = await self._leader.ask(usage=True), loopback()
         seconds = last["now"] - first["now"]
         return 100 * (last["processor"] - first["processor"]) / seconds, (later - sent) / seconds
@@ -189,13 +190,14 @@ class _Sampler:
         await asyncio.to_thread(self.process.wait)
 
 
-async def one_size(nodes: int, tasks: int, profile: Path | None) -> Row:
+async def one_size(nodes: int, tasks: int, profile: Path | None, rest: float) -> Row:
+    """`rest`: seconds over which the leader is measured at rest."""
     leader = await Child.start("leader")
     try:
         token = (await leader.hear())["token"]
         workers = await Child.start("workers", token)
         try:
-            return await Size(leader, workers, profile).measure(nodes, tasks)
+            return await Size(leader, workers, profile, rest).measure(nodes, tasks)
         finally:
             await workers.stop()
     finally:
@@ -263,6 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="growth", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--tasks", type=int, nargs="+", default=[10, 30], help="tasks a node")
+    parser.add_argument("--rest", type=float, default=15.0, help="seconds over which the leader is measured at rest")
     parser.add_argument("--out", type=Path, default=None, help="write the document there, instead of the table here")
     parser.add_argument("--profile", action="store_true", help="sample the leader with py-spy into .cache/")
     options = parser.parse_args()
@@ -276,7 +279,7 @@ def main() -> None:
     for nodes in options.nodes:
         for each in options.tasks:
             profile = ROOT / ".cache" / f"growth-{nodes}x{each}.txt" if options.profile else None
-            rows.append(asyncio.run(one_size(nodes, nodes * each, profile)))
+            rows.append(asyncio.run(one_size(nodes, nodes * each, profile, options.rest)))
             print(json.dumps({k: round(v, 3) for k, v in asdict(rows[-1]).items()}), flush=True)
     print(table(rows))
     if options.out:

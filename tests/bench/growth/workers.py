@@ -65,6 +65,9 @@ class Worker:
             on_assignments=self._assigned,
             on_state=lambda _: None,
             on_stream=lambda message, address: None,
+            address_of=lambda node_id: "",
+            alive=lambda node_id: None,
+            leader=lambda: "",
             rng=random.Random(self._name),
         )
         self.session.start()

@@ -216,7 +216,7 @@ def returned(host: str) -> None:
     eventually(f"{host} is ready, and a manager that is reached", lambda: (
         nodes()[host]["Status"] == "Ready" and nodes()[host]["ManagerStatus"] == "Reachable"
     ))  # fmt: skip
-    docker("service", "update", "--detach", "--force", SERVICE)
+    docker("service", "update", "--detach", "--force", "--update-parallelism", "3", SERVICE)
     eventually("work is given to it again, tasks on", lambda: host in (hosts := all_running()) and hosts)
     eventually("containers that answer, by host asked", lambda: answers(list(peers())))
     eventually("names in containers", names)

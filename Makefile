@@ -62,7 +62,7 @@ sanity: $(VENV)/.made ## what ansible-test says of the collection, and its own w
 	tests/ansible-test sanity
 	tests/ansible-test units
 
-test-vm: $(VENV)/.made ## minutes: three managers on virtual machines, one of which loses its power
+test-vm: $(VENV)/.made ## a quarter of an hour: three managers on virtual machines, one of which loses its power
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/molecule test --scenario-name default
 
 test-kernel: $(VENV)/.made ## minutes: the data plane on Debian's kernel, with IPVS and WireGuard, in one virtual machine
@@ -77,7 +77,7 @@ sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 linearizability: $(VENV)/.made ## a long sweep of accidents on three and five managers: make linearizability SWEEPS=10
 	SWEEPS=$(SWEEPS) SEED=$(SEED) $(BIN)/pytest -q -s tests/lab/test_linearizability.py
 
-test: lint sanity test-unit test-lab ## all of it
+test: lint sanity test-unit test-lab test-vm ## all of it, in less than an hour on 2 cores
 
 bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, into docs/benchmarks.md (ROUNDS=3)
 	command -v dnsmasq >/dev/null || apt-get install -y -qq --no-install-recommends dnsmasq-base

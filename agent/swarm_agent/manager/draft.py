@@ -5,8 +5,9 @@ sees what those before it did, and then written into one transaction. Nothing in
 randomness by itself: `now` and the source of ids come in.
 
 A draft has *room* for a number of changes, since one log entry is bounded. A step begins nothing new when the room is
-used up and sets `more`: the service is planned again at once, from what was written. `wake` collects the moments at
-which time alone will change the plan.
+used up and sets `more`: the service is planned again at once, from what was written. Each plan reads all tasks of the
+service, so the room grows with them: a service of 30,000 takes dozens of plans, not hundreds. `wake` collects the
+moments at which time alone will change the plan.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ from .tasks import Cause, Mode, SlotKey, age_order, mode_of, new_task, slot_of
 ROOM = 200
 """Changes of one plan: SwarmKit's bound of a batch."""
 
+MOST_ROOM = 1000
+"""Changes of one plan of a very large service: with tasks of the usual size about two thirds of a log entry."""
+
+SHARE = 10
+"""A plan may change this part of a large service: one tenth."""
+
 
 def the_cluster(reader: Reader) -> Cluster | None:
     """The one cluster object."""
@@ -37,20 +44,21 @@ def the_cluster(reader: Reader) -> Cluster | None:
 
 
 class Draft:
-    """One service's plan in the making. `service` is None when it was removed and only its tasks are left."""
+    """One service's plan in the making. `service` is None when it was removed and only its tasks are left. `room`: at
+    most so many changes."""
 
-    def __init__(self, reader: Reader, service_id: str, *, now: int, rng: random.Random, room: int = ROOM) -> None:
+    def __init__(self, reader: Reader, service_id: str, *, now: int, rng: random.Random, room: int = MOST_ROOM) -> None:
         self.reader = reader
         self.service_id = service_id
         self.now = now
         self.now_text = rfc3339(now)
-        self.room = room
         self.more = False
         self.wake: int | None = None
         self.service: Service | None = reader.get(Service, service_id)
         self.mode = mode_of(self.service) if self.service is not None else Mode.REPLICATED
         self.cluster = the_cluster(reader)
         self.tasks: dict[str, Task] = {task.id: task for task in reader.find(Task, service_id=service_id)}
+        self.room = min(room, max(ROOM, len(self.tasks) // SHARE))
         self._rng = rng
         self._read_service = self.service
         self._created: dict[str, None] = {}

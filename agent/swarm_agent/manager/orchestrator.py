@@ -18,7 +18,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Change
 
-from .draft import ROOM, Draft
+from .draft import MOST_ROOM, ROOM, Draft
 from .enforcer import concerns, plan_enforcement
 from .global_ import plan_global
 from .jobs import plan_global_job, plan_replicated_job
@@ -141,7 +141,7 @@ class Orchestrator:
 
     async def _plan_service(self, service_id: str) -> None:
         memory = self._memory.setdefault(service_id, Memory(since=self._started))
-        room = self._room.get(service_id, ROOM)
+        room = self._room.get(service_id, MOST_ROOM)
 
         def run(tx: Tx) -> Draft:
             draft = Draft(tx, service_id, now=self._clock(), rng=self._rng, room=room)

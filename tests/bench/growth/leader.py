@@ -36,6 +36,8 @@ from swarm_agent.node.state import SavedState, StateFolder
 from swarm_agent.pki import authority
 from swarm_agent.pki.authority import Authority, Identity
 from swarm_agent.pki.files import NodeCertificate
+from swarm_agent.store.store import Store
+from swarm_agent.store.view import Change
 
 ADDRESS, PORT = "127.0.0.1", 2377
 
@@ -103,21 +105,37 @@ def usage() -> dict[str, float]:
     return {"processor": used.ru_utime + used.ru_stime, "memory": memory, "now": time.perf_counter()}
 
 
-def count(role: ManagerRole) -> dict[str, Any]:
-    """Where tasks and nodes stand. A walk over all tasks: ask seldom."""
-    view = role.store.view()
-    wanted = [task.status.state for task in view.all(Task) if task.desired_state is TaskState.RUNNING]
-    ready = sum(node.status.state == "ready" for node in view.all(Node))
-    return {
-        "states": Counter(wanted),
-        "assigned": sum(s.rank >= TaskState.ASSIGNED.rank for s in wanted),
-        "ready": ready,
-    }
+class Tally:
+    """Where tasks and nodes stand, kept as they change: walking over all of them at each question would be the largest
+    cost that is measured here."""
+
+    def __init__(self, store: Store) -> None:
+        self._states: Counter[TaskState] = Counter()
+        self._ready = 0
+        for kind in (Task, Node):
+            self._take([Change(kind, None, obj) for obj in store.view().all(kind)])
+        store.subscribe(self._take)
+
+    def _take(self, changes: list[Change]) -> None:
+        for change in changes:
+            for obj, sign in ((change.old, -1), (change.new, 1)):
+                if isinstance(obj, Task):
+                    if obj.desired_state is TaskState.RUNNING:
+                        self._states[obj.status.state] += sign
+                elif isinstance(obj, Node):
+                    self._ready += sign * (obj.status.state == "ready")
+
+    def answer(self) -> dict[str, Any]:
+        """Tasks that shall run, by observed state; how many of them have a node; nodes that are ready."""
+        states = {state: number for state, number in self._states.items() if number}
+        assigned = sum(number for state, number in states.items() if state.rank >= TaskState.ASSIGNED.rank)
+        return {"states": states, "assigned": assigned, "ready": self._ready}
 
 
 async def serve(role: ManagerRole) -> None:
     """Answer questions until standard input ends."""
     api = ClusterApi(role.store, quorum=role)
+    tally = Tally(role.store)
     while line := await asyncio.to_thread(sys.stdin.readline):
         asked = json.loads(line)
         answer: Any
@@ -128,7 +146,7 @@ async def serve(role: ManagerRole) -> None:
             given = await api.handle(Request(method=method, path=path, headers=headers, body=data))
             answer = {"status": given.status, "body": given.body.decode()}
         else:
-            answer = count(role) if "count" in asked else usage()
+            answer = tally.answer() if "count" in asked else usage()
         print(json.dumps(answer), flush=True)
 
 

@@ -229,6 +229,29 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def beyond(rows: list[Row], nodes: int) -> str:
+    """An estimate, as a row of a table: what so many nodes with as many tasks each as in the largest size would take.
+
+    Grows by the fitted power, and at least in proportion; memory by what each node and each task added there.
+    """
+    last, first = rows[-1], rows[0]
+    factor = nodes / last.nodes
+
+    def grown(of: Callable[[Row], float], by: Callable[[Row], float]) -> float:
+        return of(last) * factor ** max(1.0, exponent(rows, of, by))
+
+    a_node = (last.idle_memory - first.idle_memory) / (last.nodes - first.nodes)
+    a_task = (last.memory - last.idle_memory) / last.tasks
+    memory = first.idle_memory + a_node * (nodes - first.nodes) + a_task * last.tasks * factor
+    return (
+        f"| {nodes:,} | {last.tasks * factor:,.0f} | {grown(lambda row: row.join, lambda row: row.nodes):.0f} s "
+        f"| {grown(lambda row: row.idle_processor, lambda row: row.nodes):.0f} % "
+        f"| {last.idle_bytes * nodes / 1e6:.1f} MB/s | {memory:,.0f} MiB "
+        f"| {grown(lambda row: row.processor, lambda row: row.tasks):.0f} s "
+        f"| {grown(lambda row: row.removed, lambda row: row.tasks):.0f} s |"
+    )
+
+
 def document(rows: list[Row], date: str) -> str:
     by_tasks: Callable[[Row], float] = lambda row: row.tasks  # noqa: E731
     by_nodes: Callable[[Row], float] = lambda row: row.nodes  # noqa: E731
@@ -243,6 +266,8 @@ def document(rows: list[Row], date: str) -> str:
         ("time to join all", "nodes", exponent(rows, lambda row: row.join, by_nodes)),
     ]
     fitted = "\n".join(f"| {what} | {by} | {k:.2f} |" for what, by, k in fits)
+    estimates = "\n".join(beyond(rows, rows[-1].nodes * times) for times in (3, 5))
+    limit = round(100 / rows[-1].idle_processor * rows[-1].nodes, -3)
     return f"""# How cost grows
 
 Made by `make bench-growth` on {date}. A real leader in one process; in another, nodes with real sessions
@@ -258,6 +283,20 @@ Fitted `cost = c · size^k` (1: in proportion, below: cheaper by the piece as it
 | What | by | k |
 | --- | --- | --- |
 {fitted}
+
+## Past that, on paper
+
+Nothing below was run. It takes the largest size, and lets each cost grow by its fitted power, and at least in
+proportion; memory by what each node and task added. It assumes that no limit comes in between: that the leader has a
+whole core, that its log's disk keeps up as it did here, and that nodes report as often as here (each task twice until
+it runs; real ones up to six times).
+
+| nodes | tasks | join | idle leader | all sessions | leader's memory | its processor to place all | removal |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{estimates}
+
+A leader is one Python process, so it ends where it is busy by the beats of its nodes alone. By the figures above that
+is near {limit:,.0f} nodes; a sensible half of it leaves room for work.
 """
 
 
@@ -282,7 +321,7 @@ def main() -> None:
             rows.append(asyncio.run(one_size(nodes, nodes * each, profile, options.rest)))
             print(json.dumps({k: round(v, 3) for k, v in asdict(rows[-1]).items()}), flush=True)
     print(table(rows))
-    if options.out:
+    if options.out and len(rows) > 1:
         options.out.write_text(document(rows, datetime.date.today().isoformat()))
 
 

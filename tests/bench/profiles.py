@@ -2,9 +2,9 @@
 
     python -m tests.bench.profiles [--seconds 30] [--out docs/profiles.md]
 
-A manager and a worker at rest, and a manager that creates services for eight clients at once and one that brings up
-tasks. A sample counts for the innermost function of this project on the stack: what a library or the interpreter does
-counts for who asked for it.
+A manager and a worker at rest, and a manager that creates services for eight clients at once, one that brings up
+tasks, and one that removes many services at once. A sample counts for the innermost function of this project on the
+stack: what a library or the interpreter does counts for who asked for it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .systems import OURS, Stage
 HZ = 250
 SHOWN = 12
 CLIENTS, SERVICES = 8, 500
+MANY, REMOVAL = 100, 10.0  # services to remove, and about how many seconds that takes
 FRAME = re.compile(r"(?P<function>[^;]+?) \((?P<file>[^;()]*swarm_agent/[^;():]+\.py):(?P<line>\d+)\)")
 
 
@@ -105,7 +106,8 @@ async def for_a_while(seconds: float, step: Callable[[int], Awaitable[None]]) ->
 
 async def measure(lab: Lab, seconds: float) -> list[Profile]:
     titles = "A worker at rest", "A manager at rest", "A manager creates services", "A manager brings up tasks"
-    rest, manager, creating, placing = profiles = [Profile(title, seconds) for title in titles]
+    rest, manager, creating, placing = (Profile(title, seconds) for title in titles)
+    removing = Profile(f"A manager removes {MANY} services of one task", REMOVAL)
     async with Stage(lab, OURS) as stage:
         await stage.init()
         token = (await stage.tokens())["Worker"]
@@ -133,18 +135,27 @@ async def measure(lab: Lab, seconds: float) -> list[Profile]:
         for step, profile in ((create, creating), (place, placing)):
             async with sampled(leader, profile, seconds):
                 await for_a_while(seconds, step)
-    return profiles
+
+        names = [f"many{number}" for number in range(MANY)]
+        for name in names:
+            await stage.first.post("/services/create", spec(name, 1))
+        for name in names:
+            await runs(stage, name, 1)
+        async with sampled(leader, removing, REMOVAL):
+            for name in names:
+                await stage.first.delete(f"/services/{name}")
+    return [rest, manager, creating, placing, removing]
 
 
 def document(profiles: list[Profile], seconds: float) -> str:
     date = datetime.date.today().isoformat()
     head = f"""# Where the agent's time goes
 
-Made by `make bench-profile` on {date}: py-spy looked {HZ} times a second for {seconds:.0f} s at the agent's process
-on a lab host, and counted whoever held the interpreter's lock then: waiting, and what the kernel does without it (the
-log's sync), are not in it. A sample counts for the innermost function of this project on the stack; what a library or
-the interpreter does counts for who asked for it; `main` stands for the event loop itself. Shares of a core are of this
-machine at that time.
+Made by `make bench-profile` on {date}: py-spy looked {HZ} times a second for {seconds:.0f} s (the
+last: {REMOVAL:.0f} s) at the agent's process on a lab host, and counted whoever held the interpreter's lock then:
+waiting, and what the kernel does without it (the log's sync), are not in it. A sample counts for the innermost function
+of this project on the stack; what a library or the interpreter does counts for who asked for it; `main` stands for the
+event loop itself. Shares of a core are of this machine at that time.
 
 """
     return head + "\n".join(profile.table() for profile in profiles)

@@ -118,6 +118,24 @@ def test_default_route_over_another_network_keeps_the_mesh_working(bed: Bed) -> 
         assert call(bed, bed.client, host.address) == ["c2 10.99.0.100"]
 
 
+def test_a_host_without_any_route_to_the_tasks_network_answers_and_leads_nobody_else_there(bed: Bed) -> None:
+    outside = bed.hosts[2]
+    own = outside.own
+    try:
+        outside.own = {network: address for network, address in own.items() if network != "net1"}
+        bed.container(bed.hosts[1], "c2", 22, ["ingress", "net1"])
+        bed.rows.append(("h2", bed.row("c2", 22, ["ingress", "net1"], answers_from="10.0.1.22")))
+        bed.update()
+        assert "default" not in outside.run("ip route")
+        assert call(bed, bed.client, outside.address, count=3) == ["c2 10.99.0.100"] * 3
+        assert call(bed, outside, outside.address, count=3) == [f"c2 {outside.address}"] * 3
+        other = bed.container(outside, "c3", 23)
+        assert call(bed, other, "10.0.1.22", 80)[0].startswith("error")
+    finally:
+        outside.own = own
+        bed.reset()
+
+
 def test_a_port_may_be_bound_to_addresses(bed: Bed) -> None:
     bed.container(bed.hosts[1], "c2", 22)
     port = PortRow("tcp", 80, 8080, "ingress", "", ("10.99.0.1/32",))

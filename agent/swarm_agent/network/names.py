@@ -29,6 +29,7 @@ PUBLISH_TABLE = TABLE_BASE
 VIP_TABLE = TABLE_BASE + 0x10000  # with IPVS: VIPs are addresses of this host
 LOCAL = "local"  # instead of a gateway: the route leads to this host itself
 RULE_PRIORITY = 1073  # after "local" (0), before "main" (32766)
+LAST_PRIORITY = 32800  # after "default" (32767)
 VXLAN_OVERHEAD = 50  # bytes that VXLAN over IPv4 adds to a packet: 20 IP, 8 UDP, 8 VXLAN, 14 Ethernet
 
 SEAL_LINK = "swseal"  # WireGuard: the way between hosts for encrypted networks

@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import rt_scope
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, IFA_F_TENTATIVE
 
-from .names import BRIDGE_PREFIX, MESH_LINK, RULE_PRIORITY, VXLAN_PREFIX, is_our_table
+from .names import BRIDGE_PREFIX, LAST_PRIORITY, MESH_LINK, RULE_PRIORITY, VXLAN_PREFIX, is_our_table
 from .nlsocket import Message
 from .rtnetlink import (
     DEL_NEIGHBOUR,
@@ -185,7 +185,8 @@ def _rules(ip: Any) -> frozenset[Rule]:
         if is_our_table(table):
             ports = rule.get("dport_range") or ":"
             port = int(ports.partition(":")[0] or 0) if rule.get("iifname") == "lo" else 0
-            found.add(Rule(rule.get("fwmark") or 0, rule.get("fwmask") or 0, table, port))
+            last = rule.get("priority") == LAST_PRIORITY
+            found.add(Rule(rule.get("fwmark") or 0, rule.get("fwmask") or 0, table, port, last))
     return frozenset(found)
 
 
@@ -315,9 +316,12 @@ class _Writer:
     def _rule(self, command: str, rule: Rule) -> None:
         if rule.port:  # "iif lo": what this host sends itself
             match = {"iifname": "lo", "ip_proto": socket.IPPROTO_UDP, "dport_range": f"{rule.port}:{rule.port}"}
+        elif rule.last:
+            match = {}
         else:
             match = {"fwmark": rule.mark, "fwmask": rule.mask}
-        self._ip.rule(command, family=socket.AF_INET, priority=RULE_PRIORITY, table=rule.table, **match)
+        priority = LAST_PRIORITY if rule.last else RULE_PRIORITY
+        self._ip.rule(command, family=socket.AF_INET, priority=priority, table=rule.table, **match)
 
     def _remove(self, action: Any) -> None:
         try:

@@ -116,7 +116,13 @@ def plan(tables: NetworkTables, facts: HostFacts, balancer: Balancer, memory: Me
 
     numbers = host_indexes(hosts.values())
     others = {address: number for address, number in numbers.items() if address != facts.underlay}
-    rules = {Rule(PUBLISHED_BIT, PUBLISHED_BIT, PUBLISH_TABLE), *sealing.rules}
+    # Last too: a host without a default route, and not on a task's network, would take the task's answers for forged
+    # (rp_filter asks for any route back, without the mark), and IPVS would not even look for the way to it.
+    rules = {
+        Rule(PUBLISHED_BIT, PUBLISHED_BIT, PUBLISH_TABLE),
+        Rule(0, 0, PUBLISH_TABLE, last=True),
+        *sealing.rules,
+    }
     for underlay, number in others.items():
         mac = mesh_mac(underlay)
         fdb[MESH_LINK, mac] = underlay

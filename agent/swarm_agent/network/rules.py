@@ -108,6 +108,8 @@ def surrounding_chains(
             f"-i {MESH_LINK} {_FROM_HOST} -j ACCEPT",
             f"-o {MESH_LINK} {_FROM_HOST} -j ACCEPT",
             f"-i {MESH_LINK} -j DROP",
+            # Where tasks' addresses have no other route (plan.py), other networks' containers are led here.
+            f"-o {MESH_LINK} -j DROP",
             *(f"-i {link} -o {link} -j ACCEPT" for link, _, _ in overlays),
         ),
     }

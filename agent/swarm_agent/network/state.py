@@ -63,12 +63,14 @@ class WireGuard:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Packets with this mark use this routing table; with `port`, those that this host itself sends there over UDP."""
+    """Packets with this mark use this routing table; with `port`, those that this host itself sends there over UDP;
+    with `last`, those that no other table has a route for."""
 
     mark: int
     mask: int
     table: int
     port: int = 0
+    last: bool = False
 
 
 Chain = tuple[str, ...]  # rules as iptables-save prints them, without "-A NAME "

@@ -5,20 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.lab.bed_fixture import bed
 from tests.lab.labkit import lab
-from tests.lab.network_bed import Bed
 from tests.lab.playbooks import PLAYED
 
-__all__ = ["lab"]
-
-
-@pytest.fixture
-def bed(made: Bed) -> Bed:
-    """Hosts in network namespaces without containers, for modules that say by a fixture `made` what hosts they want."""
-    made.reset()
-    return made
+__all__ = ["bed", "lab"]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -94,7 +94,8 @@ def main(arguments: list[str]) -> int:
         playbook("lab_state=present")
         copy()
         # The conftest is for tests with lab hosts and would need Ansible.
-        pytest = f"timeout {MINUTES * 60} python3 -m pytest --noconftest -p no:cacheprovider -o timeout=0"
+        options = "--noconftest -p tests.lab.bed_fixture -p no:cacheprovider -o timeout=0"
+        pytest = f"timeout {MINUTES * 60} python3 -m pytest {options}"
         settings = f"PYTHONPATH=/root/tree/agent PATIENCE={PATIENCE}"
         command = f"cd /root/tree && uname -r && {settings} {pytest} {shlex.join(chosen)}"
         return subprocess.run(ssh(command), check=False).returncode

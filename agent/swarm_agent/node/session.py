@@ -4,8 +4,8 @@ Connects to the managers it knows, follows to the leader, says Hello, then passe
 and sends beats and task states. Anything that breaks leads to another try, with a back-off from 100 ms to 2 s that a
 successful session resets. The latest state of each task is kept and sent again in a new session, so none is lost.
 
-A leader whose host lost its power says nothing, and a connection takes long to show it. So the node gives its session
-up as soon as gossip, or its own raft member if it is a manager, knows better.
+A leader whose host lost its power says nothing, and a connection takes long to show it. So with each beat the node
+asks gossip, and its own raft member if it is a manager, and gives its session up when they know better.
 """
 
 from __future__ import annotations
@@ -142,17 +142,28 @@ class SessionClient:
             backoff = min(backoff * 2, LAST_BACKOFF)
 
     def _candidates(self) -> list[str]:
-        addresses = [peer.addr for peer in self._managers]
-        self._rng.shuffle(addresses)
-        addresses += self._moved()
-        addresses.sort(key=self._is_dead)  # last: to find out that they do not answer takes long
+        told = [peer.addr for peer in self._managers]
+        self._rng.shuffle(told)
+        others = sorted([*told, *self._known()], key=self._is_dead)  # last: they take long to not answer
         first = [address for address in (self._preferred, self._leader()) if address]
         self._preferred = ""
-        return list(dict.fromkeys([*first, *addresses]))
+        return list(dict.fromkeys([*first, *others]))
+
+    def _known(self) -> dict[str, str]:
+        """The managers' node ids by address: where the leader told them to be, and where gossip knows them to be
+        instead."""
+        known = {peer.addr: peer.node_id for peer in self._managers}
+        for peer in self._managers:
+            host, port = split_host_port(peer.addr)
+            now = self._address_of(peer.node_id)
+            if now and now != host:
+                known.setdefault(join_host_port(now, port), peer.node_id)
+        return known
 
     def _is_dead(self, address: str) -> bool:
         """Gossip says that the manager at this address is dead."""
-        return any(peer.addr == address and self._alive(peer.node_id) is False for peer in self._managers)
+        node_id = self._known().get(address)
+        return node_id is not None and self._alive(node_id) is False
 
     def _watch(self, address: str) -> Callable[[], str]:
         """What tells why a session that begins now with this manager is to be given up, "" as long as it is not. Only
@@ -166,16 +177,6 @@ class SessionClient:
             return f"{now} leads now" if now not in ("", led, address) else ""
 
         return doubt
-
-    def _moved(self) -> list[str]:
-        """Managers that gossip knows at another address than the leader told."""
-        found = []
-        for peer in self._managers:
-            host, port = split_host_port(peer.addr)
-            now = self._address_of(peer.node_id)
-            if now and now != host:
-                found.append(join_host_port(now, port))
-        return found
 
     async def _attempt(self, address: str) -> bool:
         """One session; True when it was established and has ended."""

@@ -20,10 +20,11 @@ class Knowledge:
     dead: set[str] = field(default_factory=set)
     leader: str = ""
     states: list[bool] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)  # where gossip knows managers to be
 
 
 @pytest.fixture
-async def known():
+def known():
     return Knowledge()
 
 
@@ -40,7 +41,7 @@ async def session(two, known):
         on_assignments=lambda _: None,
         on_state=known.states.append,
         on_stream=lambda message, address: None,
-        address_of=lambda node: "",
+        address_of=lambda node: known.moved.get(node, ""),
         alive=lambda node: node not in known.dead,
         leader=lambda: known.leader,
         rng=random.Random(1),
@@ -76,3 +77,12 @@ async def test_dead_managers_are_asked_last_and_the_leader_by_raft_first(two, se
     assert {tuple(session._candidates()) for _ in range(20)} == {(second, first)}
     known.leader = first
     assert session._candidates() == [first, second]
+
+
+async def test_a_dead_manager_that_had_moved_is_asked_last_at_both_of_its_addresses(two, session, known):
+    first, second = (each.address for each in two)
+    port = first.rpartition(":")[2]
+    known.moved[two[0].id] = "127.0.0.99"
+    assert {*session._candidates()} == {first, second, f"127.0.0.99:{port}"}
+    known.dead.add(two[0].id)
+    assert {tuple(session._candidates()) for _ in range(20)} == {(second, first, f"127.0.0.99:{port}")}

@@ -141,10 +141,12 @@ class Orchestrator:
 
     async def _plan_service(self, service_id: str) -> None:
         memory = self._memory.setdefault(service_id, Memory(since=self._started))
-        room = self._room.get(service_id, MOST_ROOM)
+        room = used = self._room.get(service_id, MOST_ROOM)
 
         def run(tx: Tx) -> Draft:
+            nonlocal used
             draft = Draft(tx, service_id, now=self._clock(), rng=self._rng, room=room)
+            used = draft.room
             plan_service(draft, memory)
             draft.write(tx)
             return draft
@@ -153,10 +155,10 @@ class Orchestrator:
         try:
             draft = await self._store.update(run)
         except TooLarge:
-            if room == 1:
+            if used == 1:
                 raise
             # Tasks with large specs: fewer at a time.
-            self._room[service_id] = room // 2
+            self._room[service_id] = used // 2
             self._services.mark(service_id)
             return
         if draft.new_status is not None and draft.service is not None:

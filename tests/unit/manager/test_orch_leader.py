@@ -183,3 +183,24 @@ def test_a_replacement_placed_and_running_by_one_entry_of_the_log_ends_the_old_t
         await orchestrator.stop()
 
     run(main())
+
+
+def test_tasks_too_large_for_a_plan_s_log_entry_are_made_in_smaller_plans() -> None:
+    async def main() -> None:
+        store = memory_store(clock=lambda: rfc3339(clock()))
+        orchestrator = Orchestrator(store, clock=clock, rng=random.Random(1))
+        sizes: list[int] = []
+        store.subscribe(lambda changes: sizes.append(sum(it.kind is Task for it in changes)))
+        spec = ServiceSpec(
+            name="web",
+            labels={"much": "x" * 20_000},  # tasks carry their service's labels: 4 MB in all
+            task_template=TaskSpec(container_spec=ContainerSpec(image="web")),
+            mode=ServiceMode(replicated=Replicated(replicas=200)),
+        )
+        await store.update(lambda tx: tx.create(Service(id="web", spec=spec)))
+        await orchestrator.start()
+        await wait(store, lambda: len(store.view().all(Task)) == 200, 1)
+        assert sizes == [0, 50, 50, 50, 50]  # 200 and 100 do not fit
+        await orchestrator.stop()
+
+    run(main())

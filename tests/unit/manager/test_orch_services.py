@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
+import pytest
+
+from swarm_agent.manager.draft import Draft
 from swarm_agent.manager.replicated import victims
 from swarm_agent.manager.tasks import is_dirty, new_task
 from swarm_agent.model.objects import Cluster, Endpoint, Service, Task, TaskStatus, Version
@@ -30,6 +34,7 @@ from swarm_agent.model.specs import (
 )
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND
+from swarm_agent.store.memory import memory_store
 from tests.sim.orchestration_world import World, replace, update_config, world
 from tests.sim.virtual_time import run
 
@@ -93,6 +98,20 @@ def test_scaling_by_hundreds_takes_several_transactions_and_ends_exact() -> None
             assert slots_of(w, service) == list(range(1, 451))
             await w.scale(service, 0)
             await w.until(lambda: not w.tasks(service))
+
+    run(main())
+
+
+@pytest.mark.parametrize(("tasks", "room"), [(0, 200), (1000, 200), (5000, 500), (20_000, 1000)])
+def test_a_plan_changes_a_tenth_of_a_large_service_and_at_most_a_thousand_tasks(tasks: int, room: int) -> None:
+    async def main() -> None:
+        store = memory_store()
+        made = [Task(id=f"t{number}", service_id="web", slot=number) for number in range(tasks)]
+        for start in range(0, tasks, 1000):
+            await store.update(lambda tx, start=start: [tx.create(task) for task in made[start : start + 1000]])
+        draft = Draft(store.view(), "web", now=0, rng=random.Random(1))
+        assert draft.room == room
+        assert Draft(store.view(), "web", now=0, rng=random.Random(1), room=50).room == 50
 
     run(main())
 

@@ -457,7 +457,7 @@ DAMAGES = {
     "mesh link down": ["ip link set swmesh down"],
     "neighbours lost": ["ip neigh flush dev swmesh nud permanent"],
     "routes lost": ["ip route flush table 1937178624"],
-    "rules lost": ["ip rule del priority 1073", "ip rule del priority 1073", "ip rule del priority 1073"],
+    "rules lost": [*["ip rule del priority 1073"] * 3, "ip rule del priority 32800"],
     "vxlan deleted": ["ip link del swv-ingress"],
     "reverse path filter set": ["sysctl -qw net.ipv4.conf.swmesh.rp_filter=1"],
 }
@@ -479,7 +479,15 @@ def test_damage_is_repaired(bed: Bed, remote: Container, damage: str) -> None:
 
 def missing_parts(host: Host) -> list[str]:
     state = host.run("ip link") + host.run("ip rule") + host.run("iptables-save") + host.run("ip neigh show dev swmesh")
-    wanted = ["swv-ingress", "swv-net1", "swmesh", "lookup 1937178624", ":SWARM-PUBLISH", "PERMANENT"]
+    wanted = [
+        "swv-ingress",
+        "swv-net1",
+        "swmesh",
+        "0x8000 lookup 1937178624",
+        "from all lookup 1937178624",
+        ":SWARM-PUBLISH",
+        "PERMANENT",
+    ]
     return [part for part in wanted if part not in state]
 
 

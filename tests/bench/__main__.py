@@ -50,7 +50,7 @@ def main() -> None:
     date = datetime.date.today().isoformat()
     text = report.document(figures, rounds=options.rounds, engine=f"dockerd {engine}", load=load, date=date)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text)
+    options.out.write_text(text + report.by_hand(options.out))
     options.out.with_suffix(".svg").write_text(report.picture(figures))
     print(report.table(figures))
 

@@ -124,6 +124,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({cpu}), {memory:.0f} GiB, Linux {platform.release()}"
 
 
+def by_hand(path: Path) -> str:
+    """What people wrote at the end of an earlier document: it is kept, and has to say of which run it speaks."""
+    begins = "\n## What falls short"
+    text = path.read_text() if path.exists() else ""
+    return text[text.index(begins) :] if begins in text else ""
+
+
 def document(figures: Figures, *, rounds: int, engine: str, load: list[tuple[float, float]], date: str) -> str:
     loads = ", ".join(f"{before:.1f}" for before, _ in load)
     return f"""# Beside Docker Swarm

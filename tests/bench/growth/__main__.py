@@ -229,6 +229,14 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def by_tasks(row: Row) -> float:
+    return row.tasks
+
+
+def by_nodes(row: Row) -> float:
+    return row.nodes
+
+
 def beyond(rows: list[Row], nodes: int) -> str:
     """An estimate, as a row of a table: what so many nodes with as many tasks each as in the largest size would take.
 
@@ -244,17 +252,15 @@ def beyond(rows: list[Row], nodes: int) -> str:
     a_task = (last.memory - last.idle_memory) / last.tasks
     memory = first.idle_memory + a_node * (nodes - first.nodes) + a_task * last.tasks * factor
     return (
-        f"| {nodes:,} | {last.tasks * factor:,.0f} | {grown(lambda row: row.join, lambda row: row.nodes):.0f} s "
-        f"| {grown(lambda row: row.idle_processor, lambda row: row.nodes):.0f} % "
+        f"| {nodes:,} | {last.tasks * factor:,.0f} | {grown(lambda row: row.join, by_nodes):.0f} s "
+        f"| {grown(lambda row: row.idle_processor, by_nodes):.0f} % "
         f"| {last.idle_bytes * nodes / 1e6:.1f} MB/s | {memory:,.0f} MiB "
-        f"| {grown(lambda row: row.processor, lambda row: row.tasks):.0f} s "
-        f"| {grown(lambda row: row.removed, lambda row: row.tasks):.0f} s |"
+        f"| {grown(lambda row: row.processor, by_tasks):.0f} s "
+        f"| {grown(lambda row: row.removed, by_tasks):.0f} s |"
     )
 
 
 def document(rows: list[Row], date: str) -> str:
-    by_tasks: Callable[[Row], float] = lambda row: row.tasks  # noqa: E731
-    by_nodes: Callable[[Row], float] = lambda row: row.nodes  # noqa: E731
     fits = [
         ("time to place", "tasks", exponent(rows, lambda row: row.placed, by_tasks)),
         ("time to all RUNNING", "tasks", exponent(rows, lambda row: row.running, by_tasks)),
@@ -308,6 +314,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="write the document there, instead of the table here")
     parser.add_argument("--profile", action="store_true", help="sample the leader with py-spy into .cache/")
     options = parser.parse_args()
+    if options.out and len(set(options.nodes)) < 2:
+        parser.error("--out tells how cost grows with nodes: give --nodes at least two different numbers")
     if os.environ.get("SWARM_GROWTH") != "inside":
         os.environ["SWARM_GROWTH"] = "inside"
         again = ["-m", "tests.bench.growth", *sys.argv[1:]]
@@ -321,7 +329,7 @@ def main() -> None:
             rows.append(asyncio.run(one_size(nodes, nodes * each, profile, options.rest)))
             print(json.dumps({k: round(v, 3) for k, v in asdict(rows[-1]).items()}), flush=True)
     print(table(rows))
-    if options.out and len(rows) > 1:
+    if options.out:
         options.out.write_text(document(rows, datetime.date.today().isoformat()))
 
 

@@ -87,7 +87,7 @@ SPECS: dict[str, Any] = {
 ROWS: list[Row] = [
     # 1.1: versions of objects, ids, filters
     *(
-        ("POST", f"{path}/update?version=1", body, 500, UNKNOWN + "update out of sequence")
+        ("POST", f"{path}/update?version=999", body, 500, UNKNOWN + "update out of sequence")
         for path, body in SPECS.items()
     ),
     ("POST", "/services/web/update?version=x", service("web"), 400, "invalid service version"),

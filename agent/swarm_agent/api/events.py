@@ -21,7 +21,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.view import Change
 
 from .engine import EngineClient
-from .filters import Filters
+from .filters import Filters, has_labels
 from .message import Request
 from .versions import show
 
@@ -33,7 +33,7 @@ KINDS: dict[type[Any], str] = {
     Config: "config",
 }
 _ACTOR_FILTERS = (
-    "container", "plugin", "volume", "network", "image", "daemon", "node", "service", "secret", "config",
+    "container", "plugin", "volume", "network", "daemon", "node", "service", "secret", "config",
 )  # fmt: skip
 
 
@@ -47,8 +47,8 @@ def event_of(change: Change, now_ns: int) -> dict[str, Any] | None:
     attributes = {"name": _name(obj)}
     if action == "update":
         for what, old, new in _compared(change.old, change.new):
-            if old != new:
-                attributes |= {f"{what}.old": old, f"{what}.new": new}
+            if old != new and new:
+                attributes |= ({f"{what}.old": old} if old else {}) | {f"{what}.new": new}
     return {
         "Type": kind,
         "Action": action,
@@ -64,7 +64,9 @@ def _name(obj: Any) -> str:
 
 
 def _compared(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
-    """What Swarm tells about an update, before and after."""
+    """What Swarm tells about an update, before and after; of what there was not before, only what there is now, and
+    nothing of what there is no more.
+    """
     if isinstance(old, Service):
         yield "replicas", _replicas(old), _replicas(new)
         yield "image", _image(old), _image(new)
@@ -73,8 +75,10 @@ def _compared(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
         yield "availability", old.spec.availability, new.spec.availability
         yield "role", old.spec.role, new.spec.role
         yield "state", old.status.state, new.status.state
-        yield "leader", _leader(old), _leader(new)
-        yield "reachability", _reachability(old), _reachability(new)
+        before, after = old.manager_status, new.manager_status
+        if before is not None and after is not None:  # else its role tells enough
+            yield "leader", str(before.leader).lower(), str(after.leader).lower()
+            yield "reachability", before.reachability, after.reachability
 
 
 def _replicas(service: Service) -> str:
@@ -91,22 +95,16 @@ def _update_state(service: Service) -> str:
     return service.update_status.state if service.update_status is not None else ""
 
 
-def _leader(node: Node) -> str:
-    return str(node.manager_status is not None and node.manager_status.leader).lower()
-
-
-def _reachability(node: Node) -> str:
-    return node.manager_status.reachability if node.manager_status is not None else ""
-
-
 def matches(event: dict[str, Any], filters: Filters) -> bool:
-    """Whether the cluster's event passes the request's filters. Actors match by the beginning of id or name."""
+    """Whether the cluster's event passes the request's filters. Actors match by the beginning of id or name, labels
+    are compared with the actor's attributes, and an image is none of the cluster's objects.
+    """
     actor = event["Actor"]
     for key, value in (("scope", "swarm"), ("type", event["Type"]), ("event", event["Action"])):
         if filters.get(key) and value not in filters[key]:
             return False
-    if filters.get("label"):
-        return False  # the cluster's events carry no labels
+    if filters.get("image") or not has_labels(actor["Attributes"], filters.get("label")):
+        return False
     for key in _ACTOR_FILTERS:
         wanted = tuple(filters.get(key) or ())
         if wanted and not actor["ID"].startswith(wanted) and not actor["Attributes"]["name"].startswith(wanted):

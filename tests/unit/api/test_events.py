@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from swarm_agent.api.events import event_of, matches
-from swarm_agent.model.objects import Cluster, Node, NodeStatus, Service, Task, UpdateStatus
+from swarm_agent.model.objects import Cluster, ManagerStatus, Node, NodeStatus, Service, Task, UpdateStatus
 from swarm_agent.model.specs import NodeSpec, ServiceSpec
 from swarm_agent.store.view import Change
 from tests.unit.api.kit import NODE_ID, Door, HttpEngine, make_node
@@ -106,18 +106,41 @@ def test_what_an_update_tells() -> None:
     changed = replace(WEB, update_status=UpdateStatus(state="updating"))
     event = event_of(Change(Service, WEB, changed), 1)
     assert event is not None
-    attributes = {"name": "web", "updatestate.old": "", "updatestate.new": "updating"}
-    assert event["Actor"] == {"ID": "s1", "Attributes": attributes}
+    assert event["Actor"] == {"ID": "s1", "Attributes": {"name": "web", "updatestate.new": "updating"}}
+    paused = replace(changed, update_status=UpdateStatus(state="paused"))
+    event = event_of(Change(Service, changed, paused), 1)
+    assert event is not None
+    attributes = {"name": "web", "updatestate.old": "updating", "updatestate.new": "paused"}
+    assert event["Actor"]["Attributes"] == attributes
+    event = event_of(Change(Service, paused, WEB), 1)
+    assert event is not None and event["Actor"]["Attributes"] == {"name": "web"}
     before = make_node("n1", "host")
     after = replace(before, status=NodeStatus(state="down"), spec=NodeSpec(name="nick", role="worker"))
     event = event_of(Change(Node, before, after), 1)
     assert event is not None
     assert event["Actor"]["Attributes"] == {
         "name": "nick",
-        "availability.old": "active",
-        "availability.new": "",
         "state.old": "ready",
         "state.new": "down",
+    }
+
+
+def test_what_a_managers_update_tells() -> None:
+    """Leadership and reachability of managers; a node that becomes one, or is one no more, changes its role."""
+    worker, leader = make_node("n1", "host"), make_node("n1", "host", role="manager")
+    event = event_of(Change(Node, worker, leader), 1)
+    assert event is not None
+    promoted = {"name": "host", "role.old": "worker", "role.new": "manager"}
+    assert event["Actor"]["Attributes"] == promoted
+    lost = replace(leader, manager_status=ManagerStatus(reachability="unreachable", addr="10.1.1.1:2377"))
+    event = event_of(Change(Node, leader, lost), 1)
+    assert event is not None
+    assert event["Actor"]["Attributes"] == {
+        "name": "host",
+        "leader.old": "true",
+        "leader.new": "false",
+        "reachability.old": "reachable",
+        "reachability.new": "unreachable",
     }
 
 
@@ -141,6 +164,8 @@ def test_tasks_and_the_cluster_make_no_events() -> None:
         ({"service": ["other"]}, False),
         ({"container": ["c"]}, False),
         ({"label": ["a"]}, False),
+        ({"label": ["name=web"]}, True),
+        ({"image": ["web"]}, False),
     ],
 )
 def test_event_filters(filters: dict[str, list[str]], passes: bool) -> None:

@@ -7,6 +7,7 @@ from socket import socket
 from typing import Protocol
 
 from swarm_agent.gossip.inspect import GossipView
+from swarm_agent.model.objects import Network
 from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
 from swarm_agent.network.report import MeshReport
@@ -64,6 +65,10 @@ class NetworkPlace(Protocol):
 
 class NetworkAttachments(Protocol):
     """Places on cluster networks for this host's plain containers."""
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """The cluster networks that this host has."""
 
     async def attach(self, network: str) -> NetworkPlace:
         """A new place; `bind` or `release` it. Raises ClusterError."""

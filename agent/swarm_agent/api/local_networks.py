@@ -2,6 +2,7 @@
 
 For each overlay in use a host has a plain bridge network in its engine, labelled with the overlay's id. Clients never
 see those: where the engine's answer has one, the overlay stands in its place, and only its containers are taken over.
+A manager knows all overlays; a worker, and a manager that cannot answer now, those that this host has, as in Swarm.
 A term is looked for as the engine does: exact id anywhere, else names, else beginnings of ids; on both sides at once.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from swarm_agent.manager.control.networks import PREDEFINED_LABEL, is_swarm_scoped
 from swarm_agent.manager.control.services import PREDEFINED_NETWORKS
 from swarm_agent.model.errors import BadRequest, ClusterError, Conflict, NotFound
 from swarm_agent.model.objects import Network, Service
 from swarm_agent.model.requests import NetworkCreateRequest
+from swarm_agent.model.specs import IPAMConfig, IPAMOptions, NetworkSpec
 from swarm_agent.network.names import NETWORK_LABEL
 from swarm_agent.store.view import View
 
@@ -57,30 +59,26 @@ class LocalNetworks:
         filters = parse_filters(request, FILTERS)
         local = await self._engine_networks(request, request.query)
         view = await self._view()
-        if view is None:
-            return json_response([_as_overlay(item) if overlay_of(item) else item for item in local])
-        overlays = [resource(item, request.version) for item in view.all(Network) if _matches(item, filters, view)]
+        known = view.all(Network) if view is not None else self._here(await self._engine_networks(request, {}))
+        overlays = [resource(item, request.version) for item in known if _matches(item, filters, view)]
         return json_response([*overlays, *(item for item in local if not overlay_of(item))])
 
     async def inspect(self, request: Request, term: str) -> Response:
-        scope = request.query.get("scope", "")
+        scope, verbose = request.query.get("scope", ""), request.strict_flag("verbose")
         found = await self._find(request, term, scope)
         if found.engine is not None:
             if scope == "swarm":
                 return json_response(_for_services(found.engine))
             path = f"/v{show(request.version)}/networks/{found.engine['Id']}"
-            reply = await self._engine.call("GET", path, request.query)
-            if not overlay_of(found.engine):
-                return reply
-            return json_response(_as_overlay(msgspec.json.decode(reply.body))) if reply.status == 200 else reply
+            return await self._engine.call("GET", path, request.query)
         assert found.cluster is not None
         shown = resource(found.cluster, request.version)
         containers = await self._containers(request, found.cluster)
-        view = self._node.manager().store.view()
-        if containers is not None:  # this host is on it
-            shown["Peers"] = peers(found.cluster, view)
-        if request.flag("verbose"):
-            shown["Services"] = services(found.cluster, view)
+        view = await self._view()
+        if view is not None:
+            on_it = peers(found.cluster, view) if containers is not None else []  # this host is on it
+            using = services(found.cluster, view) if verbose else {}
+            shown |= ({"Peers": on_it} if on_it else {}) | ({"Services": using} if using else {})
         return json_response({**shown, "Containers": containers})
 
     async def create(self, request: Request) -> Response | None:
@@ -107,10 +105,10 @@ class LocalNetworks:
 
     async def _find(self, request: Request, term: str, scope: str) -> Found:
         view = await self._view()
-        overlays = view.all(Network) if view is not None and scope in ("", "swarm") else []
         local = await self._engine_networks(request, {})
-        if view is not None:
-            local = [item for item in local if not overlay_of(item)]
+        overlays = view.all(Network) if view is not None else self._here(local)
+        overlays = overlays if scope in ("", "swarm") else []
+        local = [item for item in local if not overlay_of(item)]
         if scope == "swarm":
             local = [item for item in local if item["Name"] in PREDEFINED_NETWORKS]
         elif scope:
@@ -136,6 +134,13 @@ class LocalNetworks:
         except ClusterError:
             return None
 
+    def _here(self, local: list[EngineNetwork]) -> list[Network]:
+        """The overlays that this host has: as the leader told of them, or as our bridges tell."""
+        attachments = self._node.attachments
+        told = {network.id: network for network in attachments.networks} if attachments is not None else {}
+        bridges = [item for item in local if overlay_of(item) and overlay_of(item) not in told]
+        return [*told.values(), *map(_as_network, bridges)]
+
     async def _engine_networks(self, request: Request, query: dict[str, str]) -> list[EngineNetwork]:
         networks: list[EngineNetwork] = await self._engine.get_json(f"/v{show(request.version)}/networks", query)
         return networks
@@ -156,10 +161,20 @@ def _names(found: Found) -> tuple[str, str]:
     return found.engine["Id"], found.engine["Name"]
 
 
-def _as_overlay(network: EngineNetwork) -> EngineNetwork:
-    """Our bridge as a worker's client should see it: as the overlay that it is part of."""
-    labels = {key: value for key, value in (network.get("Labels") or {}).items() if key != NETWORK_LABEL}
-    return {**network, "Id": overlay_of(network), "Scope": "swarm", "Driver": "overlay", "Labels": labels}
+def _as_network(bridge: EngineNetwork) -> Network:
+    """The overlay that our bridge is part of, as far as the bridge tells. It may outlive the overlay for a while."""
+    pools = [
+        IPAMConfig(subnet=pool.get("Subnet", ""), gateway=pool.get("Gateway", ""))
+        for pool in (bridge.get("IPAM") or {}).get("Config") or ()
+    ]
+    spec = NetworkSpec(
+        name=bridge["Name"],
+        internal=bool(bridge.get("Internal")),
+        ipv6_enabled=bool(bridge.get("EnableIPv6")),
+        scope="swarm",
+    )
+    network = Network(id=overlay_of(bridge), spec=spec, ipam_options=IPAMOptions(configs=pools))
+    return replace(network, created_at=bridge["Created"]) if bridge.get("Created") else network
 
 
 def _for_services(network: EngineNetwork) -> EngineNetwork:
@@ -168,7 +183,7 @@ def _for_services(network: EngineNetwork) -> EngineNetwork:
     return {**network, "Id": network["Name"], "Scope": "swarm", **unknown}
 
 
-def _matches(network: Network, filters: Filters, view: View) -> bool:
+def _matches(network: Network, filters: Filters, view: View | None) -> bool:
     """The engine's filters on an overlay. Names and ids match by any part."""
     return (
         _contains(network.spec.name, filters.get("name"))
@@ -185,8 +200,8 @@ def _contains(value: str, wanted: list[str] | None) -> bool:
     return not wanted or any(item in value for item in wanted)
 
 
-def _dangling(network: Network, wanted: list[str] | None, view: View) -> bool:
+def _dangling(network: Network, wanted: list[str] | None, view: View | None) -> bool:
     if not wanted:
         return True
-    unused = not view.find(Service, network_id=network.id)
+    unused = view is not None and not view.find(Service, network_id=network.id)  # a worker has what is in use on it
     return (wanted[0].lower() in ("1", "true")) is unused

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from swarm_agent.model import times
 from swarm_agent.model.addresses import ip_of, mac_of
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.ids import new_id
-from swarm_agent.model.objects import Task, TaskStatus
+from swarm_agent.model.objects import Network, Task, TaskStatus
 from swarm_agent.model.rows import AddressRow, EndpointRow
 from swarm_agent.model.session import Assignments, TaskStatusUpdate
 from swarm_agent.model.states import TaskState
@@ -39,6 +39,8 @@ RETRY = 1.0
 class Plane(Protocol):
     """The data plane, as far as it is needed here."""
 
+    @property
+    def networks(self) -> Sequence[Network]: ...
     async def attach(self, network_id: str) -> str: ...
     async def activate(self, row: EndpointRow) -> None: ...
     async def deactivate(self, task_id: str) -> None: ...
@@ -79,6 +81,11 @@ class Attachments:
         self._being_made: set[str] = set()
         self._wake = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """The cluster networks that this host has, as the leader last told of them."""
+        return self._plane.networks
 
     def start(self) -> None:
         self._running = [

@@ -78,6 +78,11 @@ class DataPlane:
         # (generation, gossip's token): what may be acknowledged once the kernel has that generation.
         self._in_flight: deque[tuple[int, object]] = deque()
 
+    @property
+    def networks(self) -> Sequence[Network]:
+        """The cluster networks that this host has, as the leader last told of them."""
+        return self._networks
+
     async def stop(self, *, leave: bool) -> None:
         """Stop; with `leave` the cluster is told, and this host's kernel is cleaned of everything of ours."""
         if self._starting is not None:

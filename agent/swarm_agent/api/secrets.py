@@ -22,11 +22,13 @@ def _redacted(secret: Secret) -> bytes:
 
 
 def _wanted(obj: Secret | Config, filters: dict[str, list[str]]) -> bool:
-    """Unlike with other kinds, one hit among names, name prefixes and id prefixes is enough."""
-    names, prefixes, ids = (filters.get(key, []) for key in ("names", "name", "id"))
+    """Unlike with other kinds, one hit among names, name prefixes and id prefixes is enough, and names are compared
+    without regard to case."""
+    names, prefixes = ([value.lower() for value in filters.get(key, ())] for key in ("names", "name"))
+    ids = filters.get("id", [])
     if names or prefixes or ids:
-        hit = obj.spec.name in names or obj.spec.name.startswith(tuple(prefixes)) or obj.id.startswith(tuple(ids))
-        if not hit:
+        name = obj.spec.name.lower()
+        if name not in names and not name.startswith(tuple(prefixes)) and not obj.id.startswith(tuple(ids)):
             return False
     return has_labels(obj.spec.labels, filters.get("label"))
 

@@ -15,15 +15,15 @@ from .filters import Filters, check_words, has_labels, has_prefix, is_in, parse_
 from .message import Response, raw_json
 
 FILTERS = ("name", "id", "label", "service", "node", "desired-state", "runtime", "_up-to-date")
-_STATES = frozenset(state.value for state in TaskState) | {"completed", "allocated"}
+_STATES = frozenset(state.value for state in TaskState)
 
 
 async def list_tasks(context: Context) -> Response:
     filters = parse_filters(context.request, FILTERS)
-    desired = [_state(word) for word in check_words("desired-state", filters.get("desired-state"), _STATES)]
     view = await context.read()
     services = [find(view, Service, term).id for term in filters.get("service", ())]
     nodes = [find(view, Node, term).id for term in filters.get("node", ())]
+    desired = check_words("desired-state", filters.get("desired-state"), _STATES)
     up_to_date = bool(filters.get("_up-to-date"))
     return context.encoded(
         task
@@ -34,11 +34,6 @@ async def list_tasks(context: Context) -> Response:
         and _matches(task, filters)
         and (not up_to_date or _is_up_to_date(view, task))
     )
-
-
-def _state(word: str) -> str:
-    """SwarmKit calls `complete` COMPLETED."""
-    return "complete" if word == "completed" else word
 
 
 def _candidates(view: View, services: list[str], nodes: list[str]) -> Iterable[Task]:

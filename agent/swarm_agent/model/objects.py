@@ -172,6 +172,7 @@ class Task(Stored, frozen=True):
     networks_attachments: list[NetworkAttachment] = []
     generic_resources: list[GenericResource] = []
     job_iteration: Version | None = None
+    volumes: None = always(lambda: None)  # cluster volumes, which there are none of; engines from 23 on show them
     # Internal: the service as it was when the task was made.
     spec_version: Version | None = msgspec.field(default=None, name="_SpecVersion")
     service_name: str = msgspec.field(default="", name="_ServiceName")

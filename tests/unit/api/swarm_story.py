@@ -5,7 +5,9 @@ In paths NODE is the node's id, and @web, @swarm, @node stand for the present ve
 
 from __future__ import annotations
 
+import json
 from typing import Any
+from urllib.parse import quote
 
 
 def web(name: str = "web", **parts: Any) -> dict[str, Any]:
@@ -118,6 +120,11 @@ def post(path: str, body: Any = None) -> Step:
 
 def delete(path: str) -> Step:
     return "DELETE", path, None
+
+
+def listed(path: str, **filters: list[str]) -> Step:
+    """GET with filters, in whose names _ stands for -."""
+    return get(f"{path}?filters={quote(json.dumps({key.replace('_', '-'): item for key, item in filters.items()}))}")
 
 
 def new(**parts: Any) -> Step:
@@ -233,7 +240,15 @@ STORY: dict[str, list[Step]] = {
         get("/tasks?filters={%22service%22:[%22nope%22]}"),
         get("/tasks?filters={%22node%22:[%22nope%22]}"),
         get("/tasks?filters={%22desired-state%22:[%22nope%22]}"),
+        *(listed("/tasks", desired_state=[word]) for word in ("completed", "allocated", "complete", "RUNNING", "")),
+        listed("/tasks", service=["nope"], desired_state=["nope"]),
+        listed("/tasks", runtime=["attachment"], label=["a=b"], name=["x"], id=["y"]),
         get("/tasks/nope"),
+        get("/tasks/nope/logs?stdout=1"),
+        get("/tasks/nope/logs"),
+        listed("/nodes", role=["MANAGER", ""], membership=["accepted"]),
+        listed("/nodes", membership=["pending"]),
+        *(listed("/nodes", **{key: ["zz"]}) for key in ("name", "id", "label", "node.label")),
         get("/nodes?filters={%22role%22:[%22nope%22]}"),
         get("/nodes?filters={%22membership%22:[%22nope%22]}"),
         get("/nodes/nope"),
@@ -251,6 +266,8 @@ STORY: dict[str, list[Step]] = {
             {"Role": "manager", "Availability": "drain", "Labels": {"a": "b"}, "Name": "n"},
         ),
         get("/nodes/NODE"),
+        post("/nodes/NODE/update?version=@node", {"Role": "MANAGER", "Availability": "ACTIVE"}),
+        get("/nodes/NODE"),
     ],
     "secrets and configs": [
         post("/secrets/create", {}),
@@ -261,6 +278,15 @@ STORY: dict[str, list[Step]] = {
         post("/secrets/create", {"Name": "s", "Data": "YQ=="}),
         get("/secrets/s"),
         get("/secrets"),
+        get("/secrets/S"),
+        listed("/secrets", names=["s"]),
+        listed("/secrets", names=["S"]),
+        listed("/secrets", name=["S"], id=["zz"]),
+        *(listed("/secrets", label=[label]) for label in ("a", "a=b", "a=c", "c")),
+        *(post("/secrets/create", {"Name": name, "Data": "YQ=="}) for name in ("S", ".x", "x.", "a" * 65, "é")),
+        post("/secrets/create", {"Name": "driven", "Driver": {}}),
+        post("/secrets/create", {"Name": "driven", "Driver": {"Name": "odd"}}),
+        post("/v1.36/secrets/create", {"Name": "old", "Data": "YQ==", "Templating": {"Name": "golang"}}),
         post("/secrets/s/update?version=x", {}),
         post("/secrets/s/update?version=1", {"Name": "s"}),
         post("/secrets/s/update?version=1", {"Name": "t"}),
@@ -273,6 +299,10 @@ STORY: dict[str, list[Step]] = {
         post("/configs/create", {"Name": "d"}),
         get("/configs/c"),
         get("/configs"),
+        listed("/configs", name=["C"]),
+        listed("/configs", name=["x"], id=["y"]),
+        listed("/configs", label=["a"]),
+        post("/v1.36/configs/create", {"Name": "old", "Data": "YQ==", "Templating": {"Name": "golang"}}),
         post("/configs/c/update?version=x", {}),
         post("/configs/c/update?version=1", {"Name": "c", "Labels": {}}),
         delete("/configs/c"),
@@ -293,6 +323,10 @@ STORY: dict[str, list[Step]] = {
         ),
         post("/networks/create", {"Name": "net", "Driver": "overlay"}),
         get("/networks/net"),
+        get("/networks/net?scope=swarm&verbose=true"),
+        get("/networks/net?verbose=odd"),
+        get("/networks/net?scope=local"),
+        get("/networks/net?scope=odd"),
         post("/networks/create", {"Name": "in", "Driver": "overlay", "Ingress": True}),
         post("/networks/create", {"Name": "in", "Driver": "overlay", "Ingress": True, "Attachable": True}),
         post("/networks/create", {"Name": "host", "Driver": "overlay"}),

@@ -40,7 +40,12 @@ ELSEWHERE = {
 ACCEPTED = [
     (r"POST /services/create", ".Warnings", "engines from 23 on answer Warnings: null where 20.10 leaves it out"),
     (r"GET /swarm$", ".DefaultAddrPool", "20.10 shows the default pools as null, later engines by name"),
-    (r".*filters=", ".message", "20.10 writes Invalid filter and Go's JSON errors, later engines invalid filter"),
+    (
+        r".*filters=",
+        ".message: real \"Invalid filter '",
+        "20.10 writes Invalid filter, later engines invalid filter",
+    ),
+    (r".*filters=\{$", ".message", "the words of Go's JSON decoder"),
     (r"POST /services/create", ".message: real \"json: cannot unmarshal", "the words of Go's JSON decoder"),
     (r"POST /services/create", ".message: real \"unexpected EOF", "the words of Go's JSON decoder"),
     (r"POST /secrets/create", ".message: real \"illegal base64", "the words of Go's JSON decoder"),

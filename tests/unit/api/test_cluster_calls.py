@@ -356,11 +356,12 @@ async def test_a_task_as_swarm_shows_it(swarm: Door) -> None:
     await swarm.store.update(lambda tx: tx.create(task))
     status, shown = await swarm.call("GET", "/tasks/t1")
     assert status == 200
-    assert {key: shown[key] for key in ("Labels", "Status", "DesiredState", "Spec")} == {
+    assert {key: shown[key] for key in ("Labels", "Status", "DesiredState", "Spec", "Volumes")} == {
         "Labels": {},
         "Status": {"Timestamp": "now", "State": "new", "PortStatus": {}},
         "DesiredState": "new",
         "Spec": {"ForceUpdate": 0},
+        "Volumes": None,
     }
     assert not [key for key in shown if key.startswith("_") or key in ("Slot", "NodeID")]
 
@@ -434,6 +435,7 @@ async def test_secret_filters(swarm: Door) -> None:
     assert await names(swarm, where(names=["one"]), "secrets") == ["one"]
     assert await names(swarm, where(name=["one"]), "secrets") == ["one", "one-more"]
     assert await names(swarm, where(names=["two"], name=["one-"]), "secrets") == ["one-more", "two"]
+    assert await names(swarm, where(names=["TWO"], name=["One-"]), "secrets") == ["one-more", "two"]
 
 
 # --- the cluster -----------------------------------------------------------------------------------------------------

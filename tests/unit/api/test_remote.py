@@ -117,7 +117,7 @@ async def test_a_tasks_id_shows_the_task_with_its_container(door, engines):
         assert (answer["ID"], answer["NodeID"], answer["DesiredState"]) == (task().id, OTHER, "running")
         assert answer["Status"]["ContainerStatus"]["ContainerID"] == CONTAINER
         assert not [key for key in answer if key.startswith("_")]
-    assert list(answer)[-1] == "DesiredState", "the task's members come last: of Id and ID clients keep the last"
+    assert list(answer)[-1] == "Volumes", "the task's members come last: of Id and ID clients keep the last"
     for term in ("web.1", CONTAINER):
         assert "DesiredState" not in (await door.call("GET", f"/containers/{term}/json"))[1]
 

@@ -1,19 +1,23 @@
-"""What the engine says of its host (GET /info), as a node describes itself to the managers. Pure."""
+"""What the engine says of its host (GET /info, /plugins), as a node describes itself to the managers. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from swarm_agent.model.objects import EngineDescription, NodeDescription, PluginDescription
 from swarm_agent.model.specs import DiscreteGenericResource, GenericResource, NamedGenericResource, Platform, Resources
 
 _PLUGIN_TYPES = ("Volume", "Network", "Authorization", "Log")
+_MANAGED_TYPES = {"volumedriver": "Volume", "networkdriver": "Network", "logdriver": "Log"}
 
 
-def describe(info: Mapping[str, Any]) -> NodeDescription:
-    """The node's description without its TLS part. Plugins are sorted by type, then name, as Swarm lists them."""
+def describe(info: Mapping[str, Any], managed: Iterable[Mapping[str, Any]] = ()) -> NodeDescription:
+    """The node's description without its TLS part. Plugins are sorted by type, then name, as Swarm lists them; of those
+    that the engine manages itself, /info names no log driver, and volume drivers only once they were used.
+    """
     plugins = {(kind, name) for kind in _PLUGIN_TYPES for name in (info.get("Plugins") or {}).get(kind) or []}
+    plugins.update(pair for plugin in managed if plugin.get("Enabled") for pair in _kinds(plugin))
     labels = dict(entry.partition("=")[::2] for entry in info.get("Labels") or [])
     return NodeDescription(
         hostname=info.get("Name", ""),
@@ -29,6 +33,14 @@ def describe(info: Mapping[str, Any]) -> NodeDescription:
             plugins=[PluginDescription(type=kind, name=name) for kind, name in sorted(plugins)],
         ),
     )
+
+
+def _kinds(plugin: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Type and name for each interface of a managed plugin ("docker.logdriver/1.0")."""
+    for interface in ((plugin.get("Config") or {}).get("Interface") or {}).get("Types") or []:
+        prefix, _, capability = interface.partition("/")[0].partition(".")
+        if prefix == "docker":
+            yield _MANAGED_TYPES.get(capability, capability), plugin["Name"]
 
 
 def _generic(entry: Mapping[str, Any]) -> GenericResource:

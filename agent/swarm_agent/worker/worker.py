@@ -210,7 +210,7 @@ class Worker:
     async def describe(self) -> NodeDescription:
         """This host as its engine describes it; the last known description while the engine is away."""
         try:
-            self._described = describe(await self._engine.info())
+            self._described = describe(await self._engine.info(), await self._engine.plugins())
         except EngineError as error:
             log.warning("the engine does not describe its host: %s", error)
         if self._described is None:

@@ -85,6 +85,10 @@ class ModelEngine:
         await self._turns()
         return {"Name": "model"}
 
+    async def plugins(self) -> list[dict[str, Any]]:
+        await self._turns()
+        return []
+
     async def list_containers(self, labels: list[str]) -> list[api.ListedContainer]:
         await self._turns()
         listed = [api.ListedContainer(box.id, labels=box.labels) for box in self.boxes.values()]

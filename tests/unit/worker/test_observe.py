@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from swarm_agent.model.objects import Endpoint, EndpointVirtualIP, Network, NetworkAttachment, Node, Task
 from swarm_agent.model.rows import AddressRow, PortRow
@@ -19,7 +21,7 @@ from swarm_agent.model.specs import (
     VolumeOptions,
 )
 from swarm_agent.worker.describe import describe
-from swarm_agent.worker.engine import Container
+from swarm_agent.worker.engine import Container, Engine
 from swarm_agent.worker.observe import (
     HealthState,
     Life,
@@ -32,6 +34,7 @@ from swarm_agent.worker.observe import (
     view_of,
 )
 from swarm_agent.worker.templates import context, expand_spec
+from swarm_agent.worker.worker import Worker
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -154,6 +157,57 @@ def test_a_host_describes_itself_as_in_swarm() -> None:
     ssd, gpu = found.resources.generic_resources
     assert ssd.discrete_resource_spec is not None and ssd.discrete_resource_spec.value == 3
     assert gpu.named_resource_spec is not None and gpu.named_resource_spec.value == "a"
+
+
+def test_plugins_that_the_engine_manages_are_among_the_hosts() -> None:
+    """Else nothing that needs one would ever be placed: /info does not name them."""
+
+    def plugin(name: str, kind: str, enabled: bool = True) -> dict[str, Any]:
+        return {"Name": name, "Enabled": enabled, "Config": {"Interface": {"Types": [kind]}}}
+
+    managed = [
+        plugin("loki:latest", "docker.logdriver/1.0"),
+        plugin("vieux/sshfs:latest", "docker.volumedriver/1.0"),
+        plugin("net:1", "docker.networkdriver/1.0"),
+        plugin("gate:1", "docker.authz/1.0"),
+        plugin("off:1", "docker.logdriver/1.0", enabled=False),
+        plugin("other:1", "moby.logdriver/1.0"),
+        {"Name": "bare:1", "Enabled": True},
+    ]
+    found = describe({"Plugins": {"Log": ["syslog"], "Volume": ["local", "vieux/sshfs:latest"]}}, managed)
+    assert [(plugin.type, plugin.name) for plugin in found.engine.plugins] == [
+        ("Log", "loki:latest"), ("Log", "syslog"), ("Network", "net:1"), ("Volume", "local"),
+        ("Volume", "vieux/sshfs:latest"), ("authz", "gate:1"),
+    ]  # fmt: skip
+
+
+async def test_a_worker_asks_its_engine_for_its_plugins(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        managed = {"Name": "loki:latest", "Enabled": True, "Config": {"Interface": {"Types": ["docker.logdriver/1.0"]}}}
+        return web.json_response([managed] if request.path.endswith("/plugins") else {"Name": "host1"})
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "engine.sock")).start()
+    engine, other = Engine(str(tmp_path / "engine.sock")), cast(Any, None)
+    worker = Worker(
+        engine=engine,
+        node_id="n",
+        hostname="host1",
+        run_dir=tmp_path,
+        state_dir=tmp_path,
+        networks=other,
+        endpoints=other,
+        report=other,
+        resolvers=other,
+    )
+    try:
+        found = await worker.describe()
+        assert found.hostname == "host1"
+        assert [(plugin.type, plugin.name) for plugin in found.engine.plugins] == [("Log", "loki:latest")]
+    finally:
+        await engine.close()
+        await runner.cleanup()
 
 
 def test_an_engine_that_says_little_describes_a_small_host() -> None:

@@ -132,7 +132,7 @@ class ClusterNode:
         if self._membership is None:
             raise Unavailable(self._failure or errors.NOT_IN_SWARM)
         if self._membership.manager is None:
-            raise Unavailable(errors.NOT_A_MANAGER)
+            raise Unavailable(self.error or errors.NOT_A_MANAGER)
         if not self._membership.manager.ready:
             raise Unavailable(self.error or errors.MANAGER_NOT_READY)
         return self._membership.manager

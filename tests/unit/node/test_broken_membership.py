@@ -87,8 +87,11 @@ async def test_a_missing_certificate_is_told(host):
 async def test_certificates_that_have_expired_are_told_in_swarms_words(host):
     host.member("worker", NOW - 20 * HOUR)
     await host.start()
-    assert await failure(host) == ("Swarm certificates have expired. To replace them, leave the swarm and join again.")
+    text = "Swarm certificates have expired. To replace them, leave the swarm and join again."
+    assert await failure(host) == text
     assert host.local_state == "error"
+    with pytest.raises(Unavailable, match=text):  # also of a worker: that it is none of the managers helps nobody
+        host.manager()
 
 
 async def test_valid_ones_are_not(host):

@@ -56,13 +56,17 @@ def raft_settings(spec: RaftConfig) -> Settings:
 
 
 def leave_warning(reachable: int, unreachable: int) -> str:
-    """Swarm's words for a manager that leaves without --force a cluster of so many managers, itself included."""
+    """Swarm's words for a manager that leaves without --force a cluster of so many managers, itself included; of one
+    that does not know how many there are (0), as it does not work.
+    """
     text = "You are attempting to leave the swarm on a node that is participating as a manager. "
-    if reachable + unreachable <= 1:
+    if not reachable + unreachable:
+        text += "Doing so may lose the consensus of your cluster. "
+    elif reachable + unreachable == 1:
         return text + (
             "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
         )
-    if reachable - 2 <= unreachable:  # Swarm's rule: a leaving manager still counts among those that must agree
+    elif reachable - 2 <= unreachable:  # Swarm's rule: a leaving manager still counts among those that must agree
         text += (
             f"Removing this node leaves {reachable - 1} managers out of {reachable + unreachable}. "
             "Without a Raft quorum your swarm will be inaccessible. "
@@ -230,6 +234,8 @@ class ManagerRole:
 
     def leave_warning(self) -> str:
         """Swarm's words for a manager that leaves without --force."""
+        if not self.ready:
+            return leave_warning(0, 0)
         known = [node.manager_status for node in self.store.view().all(Node) if node.manager_status is not None]
         unreachable = sum(status.reachability == UNREACHABLE for status in known)
         return leave_warning(len(known) - unreachable, unreachable)

@@ -73,6 +73,10 @@ async def test_a_damaged_log_is_told_with_the_way_out(host):
     assert host.local_state == "error"
     with pytest.raises(Unavailable, match="join again"):
         host.manager()
+    with pytest.raises(Unavailable, match="Doing so may lose the consensus of your cluster"):
+        await host.leave(force=False)
+    await host.leave(force=True)
+    assert host.local_state == "inactive" and not folder.raft.exists()
 
 
 async def test_a_missing_certificate_is_told(host):

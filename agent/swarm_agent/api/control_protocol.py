@@ -7,6 +7,7 @@ from socket import socket
 from typing import Protocol
 
 from swarm_agent.gossip.inspect import GossipView
+from swarm_agent.manager.events import History
 from swarm_agent.model.objects import Network
 from swarm_agent.model.requests import InitRequest, JoinRequest, RestoreRequest
 from swarm_agent.model.session import ManagerPeer
@@ -29,6 +30,10 @@ class ManagerHandle(Quorum, Protocol):
 
     @property
     def store(self) -> Store: ...
+
+    @property
+    def history(self) -> History:
+        """The cluster's last events."""
 
     @property
     def is_leader(self) -> bool: ...

@@ -1,101 +1,41 @@
 """GET /events on a manager: the engine's stream with the cluster's events in between (swarm.md §1.7).
 
 The engine's events pass as they come, line by line. The cluster's are made from the store's changes, on every manager
-alike; like Swarm's they begin with the request, there is no history of them. The stream ends when the engine's does,
-which keeps `until`, and when the client leaves.
+alike; a request for the past gets those that this manager remembers, in their places among the engine's. The stream
+ends when the engine's does, which keeps `until`, and when the client leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 
+from swarm_agent.manager.events import Event, event_of
+from swarm_agent.model import times
 from swarm_agent.model.errors import ClusterError
-from swarm_agent.model.objects import Config, Network, Node, Secret, Service
-from swarm_agent.store.store import Store
 from swarm_agent.store.view import Change
 
+from .control_protocol import ManagerHandle
 from .engine import EngineClient
 from .filters import Filters, has_labels
 from .message import Request
 from .versions import show
 
-KINDS: dict[type[Any], str] = {
-    Service: "service",
-    Node: "node",
-    Network: "network",
-    Secret: "secret",
-    Config: "config",
-}
+PAUSE = 0.1  # seconds without a line of the engine's, after which its past is told
+_MOMENT = re.compile(r"(\d{1,11})(?:\.(\d{1,9}))?")
+
 _ACTOR_FILTERS = (
     "container", "plugin", "volume", "network", "daemon", "node", "service", "secret", "config",
 )  # fmt: skip
 
 
-def event_of(change: Change, now_ns: int) -> dict[str, Any] | None:
-    """The event that tells of a change of the store; None for kinds that make none (tasks, the cluster itself)."""
-    kind = KINDS.get(change.kind)
-    if kind is None:
-        return None
-    action = "create" if change.old is None else "remove" if change.new is None else "update"
-    obj = change.new if change.new is not None else change.old
-    attributes = {"name": _name(obj)}
-    if action == "update":
-        for what, old, new in _compared(change.old, change.new):
-            if old != new and new:
-                attributes |= ({f"{what}.old": old} if old else {}) | {f"{what}.new": new}
-    return {
-        "Type": kind,
-        "Action": action,
-        "Actor": {"ID": change.id, "Attributes": attributes},
-        "scope": "swarm",
-        "time": now_ns // 1_000_000_000,
-        "timeNano": now_ns,
-    }
-
-
-def _name(obj: Any) -> str:
-    return str(obj.spec.name or (obj.description.hostname if isinstance(obj, Node) else ""))
-
-
-def _compared(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
-    """What Swarm tells about an update, before and after; of what there was not before, only what there is now, and
-    nothing of what there is no more.
-    """
-    if isinstance(old, Service):
-        yield "replicas", _replicas(old), _replicas(new)
-        yield "image", _image(old), _image(new)
-        yield "updatestate", _update_state(old), _update_state(new)
-    elif isinstance(old, Node):
-        yield "availability", old.spec.availability, new.spec.availability
-        yield "role", old.spec.role, new.spec.role
-        yield "state", old.status.state, new.status.state
-        before, after = old.manager_status, new.manager_status
-        if before is not None and after is not None:  # else its role tells enough
-            yield "leader", str(before.leader).lower(), str(after.leader).lower()
-            yield "reachability", before.reachability, after.reachability
-
-
-def _replicas(service: Service) -> str:
-    mode = service.spec.mode.replicated
-    return str(mode.replicas) if mode is not None else ""
-
-
-def _image(service: Service) -> str:
-    container = service.spec.task_template.container_spec
-    return container.image if container is not None else ""
-
-
-def _update_state(service: Service) -> str:
-    return service.update_status.state if service.update_status is not None else ""
-
-
-def matches(event: dict[str, Any], filters: Filters) -> bool:
+def matches(event: Event, filters: Filters) -> bool:
     """Whether the cluster's event passes the request's filters. Actors match by the beginning of id or name, labels
     are compared with the actor's attributes, and an image is none of the cluster's objects.
     """
@@ -112,10 +52,36 @@ def matches(event: dict[str, Any], filters: Filters) -> bool:
     return True
 
 
+def moment(text: str) -> int:
+    """`since` and `until` in nanoseconds; 0 for none. (What is no moment the engine has refused.)"""
+    found = _MOMENT.fullmatch(text)
+    return int(found[1]) * times.SECOND + int((found[2] or "0").ljust(9, "0")) if found is not None else 0
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    """As much of an event as its place among others needs."""
+
+    at: int = msgspec.field(default=0, name="timeNano")
+
+
+def _time_of(line: bytes) -> int:
+    try:
+        return _stamp.decode(line).at
+    except msgspec.DecodeError:
+        return 0
+
+
+_stamp = msgspec.json.Decoder(_Stamp)
+
+
+def _line(event: Event) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
+
+
 async def merged(
-    request: Request, filters: Filters, engine: EngineClient, store: Store | None
+    request: Request, filters: Filters, engine: EngineClient, manager: ManagerHandle | None
 ) -> AsyncGenerator[bytes, None]:
-    """Lines of JSON, of the engine and (with a store) of the cluster, until the engine's stream ends.
+    """Lines of JSON, of the engine and (with a manager) of the cluster, until the engine's stream ends.
 
     The first item is empty and comes when the engine has accepted the request. Raises EngineDown and EngineRefused
     before it.
@@ -126,7 +92,7 @@ async def merged(
         for change in changes:
             event = event_of(change, time.time_ns())
             if event is not None and matches(event, filters) and not queue.full():
-                queue.put_nowait(msgspec.json.encode(event) + b"\n")
+                queue.put_nowait(_line(event))
 
     async def local(lines: AsyncIterator[bytes]) -> None:
         with contextlib.suppress(ClusterError):
@@ -135,11 +101,28 @@ async def merged(
         await queue.put(None)
 
     lines = engine.lines(f"/v{show(request.version)}/events", request.query)
-    unsubscribe = store.subscribe(changed) if store is not None else None
+    unsubscribe = manager.store.subscribe(changed) if manager is not None else None
+    since, until = moment(request.query.get("since", "")), moment(request.query.get("until", ""))
+    past: deque[Event] = deque()
+    if manager is not None and (since or until):
+        past.extend(event for event in manager.history.between(since, until) if matches(event, filters))
     reading: asyncio.Task[None] | None = None
     try:
         yield await anext(lines)
         reading = asyncio.create_task(local(lines), name="engine-events")
+        while past:
+            try:
+                async with asyncio.timeout(PAUSE):
+                    line = await queue.get()
+            except TimeoutError:
+                break
+            while past and (line is None or past[0]["timeNano"] <= _time_of(line)):
+                yield _line(past.popleft())
+            if line is None:
+                return
+            yield line
+        for event in past:
+            yield _line(event)
         while (line := await queue.get()) is not None:
             yield line
     finally:

@@ -158,8 +158,8 @@ class LocalApi:
 
     async def _events(self, request: Request) -> Stream:
         """Only clients of API 1.30 and later are told the cluster's events."""
-        store = self._node.manager().store if request.version >= (1, 30) else None
-        parts = events.merged(request, parse_filters(request, None), self.engine, store)
+        manager = self._node.manager() if request.version >= (1, 30) else None
+        parts = events.merged(request, parse_filters(request, None), self.engine, manager)
         await anext(parts)  # the engine accepts the request, or its refusal is the answer
         return Stream(parts)
 

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Container, Sequence
 
 from swarm_agent.manager.dispatcher import Dispatcher
+from swarm_agent.manager.events import History
 from swarm_agent.manager.leader import Leader
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.model.objects import Cluster, Node
@@ -102,6 +103,7 @@ class ManagerRole:
         self._locks: LockKeeper | None = None
         self._raft: RaftNode | None = None
         self._store: Store | None = None
+        self._history: History | None = None
         self._leader: Leader | None = None
         self._roles: RoleKeeper | None = None
         self.transport = PeerTransport(
@@ -124,6 +126,12 @@ class ManagerRole:
     def store(self) -> Store:
         assert self._store is not None, "the manager is not started"
         return self._store
+
+    @property
+    def history(self) -> History:
+        """The cluster's last events."""
+        assert self._history is not None, "the manager is not started"
+        return self._history
 
     @property
     def raft(self) -> RaftNode:
@@ -191,6 +199,7 @@ class ManagerRole:
         )
         store.proposer = self._raft
         self._store = store
+        self._history = History(store)
         store.subscribe(self._store_changed)
         for cluster in store.view().all(Cluster):  # what a snapshot brought
             self._raft.configure(raft_settings(cluster.spec.raft))

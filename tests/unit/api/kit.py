@@ -20,6 +20,7 @@ from swarm_agent.api.engine import EngineClient
 from swarm_agent.api.frontdoor import FrontDoor
 from swarm_agent.api.local import Forward, LocalApi
 from swarm_agent.manager.control.cluster import complete_spec
+from swarm_agent.manager.events import History
 from swarm_agent.model import errors
 from swarm_agent.model.errors import Conflict, Unauthorized, Unavailable
 from swarm_agent.model.objects import (
@@ -50,6 +51,10 @@ class Manager:
     is_leader: bool = True
     leader_addr: str = "10.1.1.1:2377"
     needed: set[str] = field(default_factory=set)  # managers without which there is no quorum
+    history: History = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.store)
 
     def can_remove(self, node_id: str) -> bool:
         return node_id not in self.needed
@@ -103,10 +108,10 @@ class SmallNode:
     async def init(self, request: InitRequest) -> str:
         if self.local_state != "inactive":
             raise Unavailable(errors.SWARM_EXISTS)
-        store = memory_store()
+        role = Manager(memory_store())
         spec = complete_spec(request.spec)
-        await store.update(lambda tx: [tx.create(obj) for obj in first_objects(spec)])
-        self.role, self.local_state = Manager(store), "active"
+        await role.store.update(lambda tx: [tx.create(obj) for obj in first_objects(spec)])
+        self.role, self.local_state = role, "active"
         self.node_id, self.node_addr = NODE_ID, "10.1.1.1"
         return NODE_ID
 

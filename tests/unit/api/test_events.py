@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,9 +13,12 @@ from urllib.parse import quote, unquote
 import pytest
 from msgspec.structs import replace
 
-from swarm_agent.api.events import event_of, matches
+from swarm_agent.api.events import matches, moment
+from swarm_agent.manager.events import History, event_of
+from swarm_agent.model import times
 from swarm_agent.model.objects import Cluster, ManagerStatus, Node, NodeStatus, Service, Task, UpdateStatus
 from swarm_agent.model.specs import NodeSpec, ServiceSpec
+from swarm_agent.store.memory import memory_store
 from swarm_agent.store.view import Change
 from tests.unit.api.kit import NODE_ID, Door, HttpEngine, make_node
 
@@ -68,10 +72,91 @@ async def test_the_stream_ends_with_the_engines(swarm: Door, engine: HttpEngine)
         assert await reply.read() == b""
 
 
+def told(text: str) -> list[str]:
+    """What a listing of the past says, in short."""
+    events = [json.loads(line) for line in text.splitlines()]
+    return [f"{event['Type']} {event['Action']} {event['Actor']['Attributes'].get('name')}" for event in events]
+
+
+async def test_the_past_is_told_to_those_who_ask(swarm: Door, engine: HttpEngine) -> None:
+    """In the order in which it happened, and the engine's own events in their places."""
+
+    def container(name: str, at: int) -> dict[str, Any]:
+        return {
+            "Type": "container",
+            "Action": "start",
+            "Actor": {"ID": name, "Attributes": {"name": name}},
+            "timeNano": at,
+        }
+
+    await swarm.call("POST", "/secrets/create", {"Name": "one", "Data": "YQ=="})
+    between = time.time_ns()
+    await swarm.call("POST", "/secrets/create", {"Name": "two", "Data": "YQ=="})
+    await swarm.call("DELETE", "/secrets/one")
+    end = time.time_ns()
+    founded = ["node create first", "network create ingress"]
+    first, rest = ["secret create one"], ["secret create two", "secret remove one"]
+
+    async def listing(query: str, *lines: dict[str, Any]) -> list[str]:
+        for line in lines:
+            await engine.events.put(line)
+        await engine.events.put(None)
+        async with swarm.session.get(f"http://door/events?{query}") as reply:
+            return told(await reply.text())
+
+    ran = container("c", between)
+    assert await listing(f"since=1&until={end // 10**9 + 1}", ran) == [*founded, *first, "container start c", *rest]
+    assert await listing(f"until={end // 10**9 + 1}") == [*founded, *first, *rest]
+    precise = f"{between // 10**9}.{between % 10**9:09d}"
+    assert await listing(f"since={precise}&until={end // 10**9 + 1}") == rest
+    assert await listing(f"since=1&until={precise}") == [*founded, *first]
+    assert await listing('since=1&filters={"event":["remove"]}') == ["secret remove one"]
+    assert await listing("", ran) == ["container start c"]
+
+
+async def test_the_past_does_not_wait_for_the_engine(swarm: Door, engine: HttpEngine) -> None:
+    await swarm.call("POST", "/secrets/create", {"Name": "one", "Data": "YQ=="})
+    filters = quote(json.dumps({"type": ["secret"]}))
+    async with listening(swarm, f"/events?since=1&filters={filters}") as events:
+        assert (await events.next())["Actor"]["Attributes"] == {"name": "one"}
+        await swarm.call("POST", "/secrets/create", {"Name": "two", "Data": "YQ=="})
+        assert (await events.next())["Actor"]["Attributes"] == {"name": "two"}
+
+
+async def test_a_manager_remembers_no_more_than_swarm(swarm: Door) -> None:
+    history = swarm.node.manager().history
+    for number in range(History.LIMIT + 5):
+        await swarm.store.update(lambda tx, number=number: tx.create(make_node(f"n{number}", f"h{number}")))
+    known = history.between(0, 0)
+    assert len(known) == History.LIMIT and known[-1]["Actor"]["ID"] == f"n{History.LIMIT + 4}"
+
+
+async def test_a_manager_that_starts_does_not_take_old_removals_for_new() -> None:
+    """It reads in its log what was made when, but not when it was removed."""
+    then, now = [1_000 * times.SECOND], [50_000 * times.SECOND]
+    store = memory_store(clock=lambda: times.rfc3339(then[0]))
+    history = History(store, clock=lambda: now[0])
+    await store.update(lambda tx: tx.create(make_node("n1", "h1")))
+    await store.update(lambda tx: tx.delete(Node, "n1"))
+    assert [(event["Action"], event["time"]) for event in history.between(0, 0)] == [("create", 1_000)]
+    then[0] = now[0]
+    await store.update(lambda tx: tx.create(make_node("n2", "h2")))
+    await store.update(lambda tx: tx.delete(Node, "n2"))
+    assert [event["Action"] for event in history.between(2_000 * times.SECOND, 0)] == ["create", "remove"]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"), [("", 0), ("0", 0), ("12", 12 * 10**9), ("12.5", 12_500_000_000), ("soon", 0)]
+)
+def test_moments(text: str, nanoseconds: int) -> None:
+    assert moment(text) == nanoseconds
+
+
 async def test_a_client_that_leaves_is_forgotten(swarm: Door, engine: HttpEngine) -> None:
     async with listening(swarm):
         await until(lambda: engine.listeners == 1)
-    await until(lambda: not swarm.store._subscribers)
+    await until(lambda: len(swarm.store._subscribers) == 1)  # the manager's own memory
 
     def engine_noticed() -> bool:
         engine.events.put_nowait({"Type": "container"})  # it notices when it writes to a closed connection

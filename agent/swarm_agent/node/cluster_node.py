@@ -452,7 +452,7 @@ class ClusterNode:
     # --- helpers -----------------------------------------------------------------------------------------------------
 
     def _check_outside(self) -> None:
-        if self._membership is not None or self._locked is not None:
+        if self._membership is not None or self._locked is not None or self._failure:
             raise Unavailable(errors.SWARM_EXISTS)
 
     def _member(self, state: SavedState, certificate: NodeCertificate, lock: bytes | None = None) -> Membership:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from swarm_agent.model.errors import Unavailable
+from swarm_agent.model.requests import InitRequest, JoinRequest
 from swarm_agent.node.cluster_node import ClusterNode
 from swarm_agent.node.settings import Settings
 from swarm_agent.node.state import SavedState, StateFolder
@@ -86,6 +87,11 @@ async def test_a_missing_certificate_is_told(host):
     assert "is missing or incomplete" in await failure(host)
     with pytest.raises(Unavailable, match="is missing or incomplete"):
         host.manager()
+    for enter in (host.init(InitRequest()), host.join(JoinRequest(remote_addrs=["127.0.0.1:1"]))):
+        with pytest.raises(Unavailable, match="already part of a swarm"):
+            await enter
+    await host.leave(force=True)
+    assert host.local_state == "inactive" and folder.load() is None
 
 
 async def test_certificates_that_have_expired_are_told_in_swarms_words(host):

@@ -42,12 +42,17 @@ async def stocked(swarm: Door) -> Door:
     assert status == 201
     _, secrets = await swarm.call("GET", "/secrets")
     key = next(found["ID"] for found in secrets if found["Spec"]["Name"] == "key")
-    using = {"SecretID": key, "SecretName": "key", "File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 292}}
-    template = {"ContainerSpec": {"Image": "alpine", "Secrets": [using]}, "Networks": [{"Target": "net"}]}
+    _, [conf] = await swarm.call("GET", "/configs")
+    file = {"UID": "0", "GID": "0", "Mode": 292}
+    secret = {"SecretID": key, "SecretName": "key", "File": {"Name": "key", **file}}
+    config = {"ConfigID": conf["ID"], "ConfigName": "conf", "File": {"Name": "conf", **file}}
+    contents = {"ContainerSpec": {"Image": "alpine", "Secrets": [secret], "Configs": [config]}}
     published = {"Ports": [port(30500), port(30600, "host")]}
+    template = {**contents, "Networks": [{"Target": "net"}]}
     status, answer = await swarm.call("POST", "/services/create", service("web", template, EndpointSpec=published))
     assert status == 201, answer
-    status, _ = await swarm.call("POST", "/services/create", service("job", Mode={"ReplicatedJob": {}}))
+    contents = {"ContainerSpec": {"Image": "alpine", "Configs": [config]}}
+    status, _ = await swarm.call("POST", "/services/create", service("job", contents, Mode={"ReplicatedJob": {}}))
     assert status == 201
     return swarm
 
@@ -205,7 +210,10 @@ ROWS: list[Row] = [
     # 1.4: tasks
     ("GET", '/tasks?filters={"service":["nobody"]}', None, 404, "service nobody not found"),
     ("GET", '/tasks?filters={"node":["nobody"]}', None, 404, "node nobody not found"),
-    ("GET", '/tasks?filters={"desired-state":["bored"]}', None, 500, "Invalid desired-state filter: 'bored'"),
+    *(
+        ("GET", f'/tasks?filters={{"desired-state":["{word}"]}}', None, 500, f"Invalid desired-state filter: '{word}'")
+        for word in ("bored", "completed", "allocated")
+    ),
     # 1.5: nodes
     (
         "DELETE",
@@ -269,6 +277,7 @@ ROWS: list[Row] = [
         INVALID + "only updates to Labels are allowed",
     ),
     ("DELETE", "/secrets/key", None, 400, INVALID + "secret 'key' is in use by the following service: web"),
+    ("DELETE", "/configs/conf", None, 400, INVALID + "config 'conf' is in use by the following services: "),
     # 1.7: networks
     ("POST", "/networks/create", {"Name": "net", "Driver": "overlay"}, 409, "network with name net already exists"),
     ("POST", "/networks/create", {"Name": "in2", "Driver": "overlay", "Ingress": True}, 409, "is already present"),
@@ -279,6 +288,7 @@ ROWS: list[Row] = [
         400,
         "ingress network cannot be attachable",
     ),
+    ("GET", "/networks/net?verbose=odd", None, 400, "invalid value for verbose: odd: strconv.ParseBool"),
     ("DELETE", "/networks/net", None, 400, "is in use by service"),
     ("DELETE", "/networks/ingress", None, 400, "ingress network cannot be removed because service "),
 ]

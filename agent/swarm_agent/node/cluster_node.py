@@ -257,7 +257,7 @@ class ClusterNode:
         Raises BadRequest on bad addresses, pools or specs, Unavailable inside a cluster. A failure leaves no trace.
         """
         async with self._changing:
-            if request.force_new_cluster:
+            if request.force_new_cluster and (self._membership is not None or self._locked is not None):
                 return await self._force_new_cluster()
             self._check_outside()
             pools, size = founding.check_pools(request.default_addr_pool, request.subnet_size)
@@ -317,7 +317,7 @@ class ClusterNode:
         if self._locked is not None:
             raise Unavailable(errors.SWARM_LOCKED)
         if membership is None or membership.manager is None:
-            raise Unavailable(errors.NOT_IN_SWARM if membership is None else errors.NOT_A_MANAGER)
+            raise Unavailable(errors.NOT_A_MANAGER)
         await membership.stop()
         certificates = membership.certificates
         fresh = self._member(membership.state, certificates.present, certificates.keys.lock)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm_agent.model.errors import Unavailable
+from swarm_agent.model.errors import BadRequest, Unavailable
 from swarm_agent.model.requests import InitRequest, JoinRequest
 from swarm_agent.node.cluster_node import ClusterNode
 from swarm_agent.node.settings import Settings
@@ -102,6 +102,13 @@ async def test_certificates_that_have_expired_are_told_in_swarms_words(host):
     assert host.local_state == "error"
     with pytest.raises(Unavailable, match=text):  # also of a worker: that it is none of the managers helps nobody
         host.manager()
+
+
+async def test_outside_a_cluster_a_new_one_needs_no_force(host):
+    """As in Swarm, where --force-new-cluster is of no account there: the request is looked at like any other."""
+    await host.start()
+    with pytest.raises(BadRequest, match="Datapath port number is not in valid range"):
+        await host.init(InitRequest(force_new_cluster=True, data_path_port=80))
 
 
 async def test_valid_ones_are_not(host):

@@ -428,9 +428,9 @@ class ClusterNode:
                 raise Unavailable(membership.manager.leave_warning())
             if membership is not None and membership.manager is not None:
                 await self._resign(membership)
-            if self._locked is not None:
-                unable = replace(self._locked, role="worker")
-                await self._member(unable, NodeCertificate("", "", "")).remove_leftovers()
+            unable = await asyncio.to_thread(self._folder.load) if membership is None else None
+            if unable is not None:  # it is locked, or has no certificate
+                await self._member(replace(unable, role="worker"), NodeCertificate("", "", "")).remove_leftovers()
             self._membership = self._locked = None
             self._failure = ""
             if membership is not None:

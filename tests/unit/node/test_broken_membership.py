@@ -9,6 +9,7 @@ import pytest
 from swarm_agent.model.errors import BadRequest, Unavailable
 from swarm_agent.model.requests import InitRequest, JoinRequest
 from swarm_agent.node.cluster_node import ClusterNode
+from swarm_agent.node.membership import Membership
 from swarm_agent.node.settings import Settings
 from swarm_agent.node.state import SavedState, StateFolder
 from swarm_agent.pki import authority
@@ -80,7 +81,13 @@ async def test_a_damaged_log_is_told_with_the_way_out(host):
     assert host.local_state == "inactive" and not folder.raft.exists()
 
 
-async def test_a_missing_certificate_is_told(host):
+async def test_a_missing_certificate_is_told(host, monkeypatch):
+    cleaned = []
+
+    async def clean(membership):
+        cleaned.append((membership.state.node_id, membership.manager))
+
+    monkeypatch.setattr(Membership, "remove_leftovers", clean)
     folder = host.member("worker")
     (folder.certificates / "node.key").unlink()
     await host.start()
@@ -92,6 +99,7 @@ async def test_a_missing_certificate_is_told(host):
             await enter
     await host.leave(force=True)
     assert host.local_state == "inactive" and folder.load() is None
+    assert cleaned == [("n", None)], "its tasks would run on without a cluster"
 
 
 async def test_certificates_that_have_expired_are_told_in_swarms_words(host):

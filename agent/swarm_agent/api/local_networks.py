@@ -89,7 +89,8 @@ class LocalNetworks:
             raise Conflict(f"network with name {wanted.name} already exists")
         if not is_swarm_scoped(wanted):
             return await self.to_engine(request)
-        for item in await self._engine_networks(request, {}):
+        # Services know the hosts' `bridge` and `host`, so these names are taken; `none` is refused by the managers.
+        for item in await self._engine_networks(request, {}) if wanted.name != "none" else ():
             if item["Name"] == wanted.name:
                 raise Conflict(f"network with name {wanted.name} already exists")
         return None

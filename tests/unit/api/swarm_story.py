@@ -329,7 +329,7 @@ STORY: dict[str, list[Step]] = {
         get("/networks/net?scope=odd"),
         post("/networks/create", {"Name": "in", "Driver": "overlay", "Ingress": True}),
         post("/networks/create", {"Name": "in", "Driver": "overlay", "Ingress": True, "Attachable": True}),
-        post("/networks/create", {"Name": "host", "Driver": "overlay"}),
+        *(post("/networks/create", {"Name": name, "Driver": "overlay"}) for name in ("host", "none", "default")),
         post("/networks/create", {"Name": "a b", "Driver": "overlay"}),
         post("/networks/create", {"Name": "q", "Driver": "overlay", "Labels": {"com.docker.swarm.predefined": "true"}}),
         get("/networks/nope"),

@@ -181,7 +181,7 @@ async def make(store: Store, request: NetworkCreateRequest) -> Network:
 
 
 REFUSED_NETWORKS: list[tuple[dict[str, Any], type[ClusterError], str]] = [
-    ({"Name": "host"}, Forbidden, "host is a pre-defined network and cannot be created"),
+    ({"Name": "host"}, Forbidden, "operation is not permitted on predefined host network "),
     ({"Name": ""}, InvalidArgument, "meta: name must be provided"),
     ({"Ingress": True, "Attachable": True}, InvalidArgument, "ingress network cannot be attachable"),
     ({"Labels": {"com.docker.swarm.predefined": "true"}}, PermissionDenied, "cannot be applied by users"),

@@ -42,7 +42,7 @@ def is_swarm_scoped(request: NetworkCreateRequest) -> bool:
 def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) -> Network:
     """Raises InvalidArgument, AlreadyExists, Forbidden, PermissionDenied, Unimplemented."""
     if request.name in PREDEFINED:
-        raise Forbidden(f"{request.name} is a pre-defined network and cannot be created")
+        raise Forbidden(f"operation is not permitted on predefined {request.name} network ")
     if request.attachable and request.ingress:
         raise InvalidArgument("ingress network cannot be attachable")
     validate_name(request.name)

@@ -89,7 +89,7 @@ class LocalApi:
     def owns(self, method: str, path: str, query: str = "") -> bool:
         """True for calls to answer here; all others are the engine's. `path` is without the version prefix."""
         if path == "/containers/json" and containers.FILTER not in query:
-            return False
+            return containers.NETWORK in query and self._node.local_state != "inactive" and method == "GET"
         return self._handler(method, path) is not None or match(method, path) is not None
 
     def _handler(self, method: str, path: str) -> tuple[str, str] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 import pytest
@@ -27,6 +28,7 @@ from swarm_agent.network.names import NETWORK_LABEL
 from tests.unit.api.kit import CLUSTER_ID, NODE_ID, Door, HttpEngine, make_node, open_door
 
 WORKER = "node00000000000000000000b"
+OVERLAY = "overlay000000000000000000"
 
 
 async def headers_of(door: Door, method: str, path: str) -> tuple[int, Any, str]:
@@ -372,6 +374,32 @@ async def test_containers_of_tasks_are_told_from_others(
     status, found = await swarm.call("GET", f"/v1.41/containers/json?{query}")
     assert status == 200 and [item["Id"] for item in found] == names
     assert engine.seen[-1] == ("GET", "/containers/json", asked)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [
+        (OVERLAY, [OVERLAY, "back"]),
+        (OVERLAY[:9], [OVERLAY[:9], "back"]),
+        ("back", ["back"]),
+        ("bridge", ["bridge"]),
+    ],
+)
+async def test_containers_on_an_overlay_are_found_by_its_id(
+    swarm: Door, engine: HttpEngine, wanted: str, asked: list[str]
+) -> None:
+    """Which the engine does not know: to it the network is our bridge."""
+    engine.add("back", labels={NETWORK_LABEL: OVERLAY})
+    filters = quote(json.dumps({"network": [wanted], "name": ["x"]}))
+    status, _ = await swarm.call("GET", f"/containers/json?filters={filters}")
+    assert status == 200
+    method, path, query = engine.seen[-1]
+    assert (method, path) == ("GET", "/containers/json")
+    assert json.loads(unquote(query.partition("=")[2])) == {"network": asked, "name": ["x"]}
+
+
+async def test_outside_a_cluster_lists_of_containers_pass(door: Door) -> None:
+    assert not door.api.owns("GET", "/containers/json", 'filters={"network":["x"]}')
 
 
 async def test_a_word_that_is_neither_true_nor_false_is_refused(swarm: Door) -> None:

@@ -136,6 +136,22 @@ def test_a_host_without_any_route_to_the_tasks_network_answers_and_leads_nobody_
         bed.reset()
 
 
+def test_a_task_answers_clients_that_its_own_host_has_no_route_to(bed: Bed, remote: Container) -> None:
+    """As on a host of a private network without a default route, when another host is the way in."""
+    door, inner = bed.hosts[0], bed.hosts[1]
+    try:
+        run(f"ip -n {bed.client} addr add 192.0.2.9/32 dev eth0")
+        run(f"ip -n {bed.client} route add {door.address}/32 dev eth0 src 192.0.2.9")
+        door.run("ip route add 192.0.2.9/32 dev eth0")
+        assert not inner.run("ip route get 192.0.2.9", check=False)  # unreachable
+        assert call(bed, bed.client, door.address, count=3) == ["c2 192.0.2.9"] * 3
+        assert call(bed, bed.client, door.address, 5353, kind="udp", count=3) == ["c2 192.0.2.9"] * 3
+    finally:
+        door.run("ip route del 192.0.2.9/32 dev eth0", check=False)
+        run(f"ip -n {bed.client} addr del 192.0.2.9/32 dev eth0")
+        run(f"ip -n {bed.client} route del {door.address}/32", check=False)
+
+
 def test_a_port_may_be_bound_to_addresses(bed: Bed) -> None:
     bed.container(bed.hosts[1], "c2", 22)
     port = PortRow("tcp", 80, 8080, "ingress", "", ("10.99.0.1/32",))

@@ -296,12 +296,14 @@ def _is_network(text: str) -> bool:
 def _sysctls(links: list[str]) -> dict[str, str]:
     """Kernel settings.
 
-    rp_filter=2: answers may leave by another bridge than the one the question came by. send_redirects: a VIP's packets
+    rp_filter=2: answers may leave by another bridge than the one the question came by; 0 for the mesh's tunnel, whose
+    clients this host need not have any route to: answers take the connection's own. send_redirects: a VIP's packets
     enter and leave by one bridge; a redirect would teach the container to pass us by. The setting of "all" is or-ed
     with that of the link, so 0 there changes nothing for other links, which have their own.
     """
     values = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/send_redirects": "0"}
     for link in links:
         conf = f"net/ipv4/conf/{link}"
-        values |= {f"{conf}/rp_filter": "2", f"{conf}/route_localnet": "1", f"{conf}/send_redirects": "0"}
+        filtered = "0" if link == MESH_LINK else "2"
+        values |= {f"{conf}/rp_filter": filtered, f"{conf}/route_localnet": "1", f"{conf}/send_redirects": "0"}
     return values

@@ -75,9 +75,10 @@ def read_options(request: Request) -> Options:
         if int(tail) < 0:
             raise ClusterError("negative tail values not supported")
     since, until = request.query.get("since", ""), request.query.get("until", "")
-    for moment in (since, until):
+    for name, moment in (("since", since), ("until", until)):
         if moment and _TIME.fullmatch(moment) is None:
-            raise ClusterError(f'strconv.ParseInt: parsing "{moment.partition(".")[0]}": invalid syntax')
+            why = f'strconv.ParseInt: parsing "{moment.partition(".")[0]}": invalid syntax'
+            raise ClusterError(f"could not parse {name} timestamp: {why}")
     return Options(
         stdout=request.flag("stdout"),
         stderr=request.flag("stderr"),

@@ -189,6 +189,8 @@ def decode(kind: type[T], body: bytes) -> T:
     Raises `BadRequest` that names the field at fault.
     """
     value = read_json(body)
+    if value is None:
+        value = {}
     try:
         return msgspec.convert(fold_names(strip_nulls(value), kind), kind)
     except msgspec.ValidationError as error:

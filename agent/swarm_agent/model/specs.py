@@ -122,11 +122,11 @@ class AppArmorOpts(Object, frozen=True):
 
 
 class Privileges(Object, frozen=True):
-    credential_spec: CredentialSpec | None = None
-    selinux_context: SELinuxContext | None = msgspec.field(default=None, name="SELinuxContext")
+    credential_spec: CredentialSpec | None = always(lambda: None)
+    selinux_context: SELinuxContext | None = msgspec.field(default_factory=lambda: None, name="SELinuxContext")
     seccomp: SeccompOpts | None = None
     app_armor: AppArmorOpts | None = None
-    no_new_privileges: bool = False
+    no_new_privileges: bool = always(bool)
 
 
 class ContainerSpec(Object, frozen=True):
@@ -209,7 +209,7 @@ class RestartPolicy(Object, frozen=True):
 
 
 class SpreadOver(Object, frozen=True):
-    spread_descriptor: str = ""
+    spread_descriptor: str = always(str)
 
 
 class PlacementPreference(Object, frozen=True):

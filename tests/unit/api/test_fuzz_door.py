@@ -40,7 +40,7 @@ SWARMS_OWN_500 = (
     "Bad parameters: you must choose at least one stream",
     "tail value must be",
     "negative tail values",
-    "strconv.ParseInt: ",
+    "could not parse ",
 )
 
 ODD: list[Any] = [

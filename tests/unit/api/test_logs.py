@@ -188,8 +188,8 @@ async def test_the_engine_is_asked_for_what_the_client_wants(world):
         ("", "Bad parameters: you must choose at least one stream"),
         ("stdout=1&tail=many", 'tail value must be a positive integer or "all"'),
         ("stdout=1&tail=-3", "negative tail values not supported"),
-        ("stdout=1&since=never", 'strconv.ParseInt: parsing "never": invalid syntax'),
-        ("stdout=1&until=never", 'strconv.ParseInt: parsing "never": invalid syntax'),
+        ("stdout=1&since=never", 'could not parse since timestamp: strconv.ParseInt: parsing "never": invalid syntax'),
+        ("stdout=1&until=never", 'could not parse until timestamp: strconv.ParseInt: parsing "never": invalid syntax'),
     ],
 )
 async def test_what_cannot_be_read_is_refused(world, query, text):

@@ -88,7 +88,7 @@ def node(id_: str, *, role: str = "worker", state: str = "ready", member: bool |
 async def test_a_node_is_drained_by_its_hostname(store: Store) -> None:
     await put(store, node("n1"))
     changed = await store.update(
-        lambda tx: nodes.update_node(tx, "HOST-n1", 1, NodeSpec(role="worker", availability="Drain"))
+        lambda tx: nodes.update_node(tx, "host-n1", 1, NodeSpec(role="worker", availability="Drain"))
     )
     assert changed.spec == NodeSpec(role="worker", availability="drain")
 

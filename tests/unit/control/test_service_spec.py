@@ -78,10 +78,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "secret references 'a' and 'b' have a conflicting target: 'x'",
     ),
     (
-        web({"Configs": [{"ConfigID": "i", "ConfigName": "n"}]}),
-        "malformed config reference, no target provided",
-    ),
-    (
         web({"Privileges": {"CredentialSpec": {"Config": "c"}}}),
         "CredentialSpec references config 'c', but that config isn't in config references with RuntimeTarget",
     ),
@@ -123,6 +119,14 @@ def test_a_malformed_constraint_is_an_unknown_error_as_in_swarm(constraint: str,
     ("document", "text"),
     [
         ({"Name": "web"}, "mismatched Runtime and *Spec fields"),
+        (
+            web({"Configs": [{"ConfigID": "i", "ConfigName": "n"}]}),
+            "invalid Config: either File or Runtime should be set",
+        ),
+        (
+            web({"Privileges": {"CredentialSpec": {"Config": "a", "File": "b", "Registry": "c"}}}),
+            'invalid CredentialSpec: cannot specify both "config", "file", and "registry" credential specs',
+        ),
         (web(template={"Runtime": "wasm"}), "unsupported runtime"),
         (web(template={"RestartPolicy": {"Condition": "often"}}), 'invalid RestartCondition: "often"'),
         (web(UpdateConfig={"FailureAction": "cry"}), "unrecognized update failure action cry"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from swarm_agent.model.errors import BadRequest, NotFound
-from swarm_agent.model.objects import Stored, Task
+from swarm_agent.model.objects import Config, Node, Secret, Stored, Task
 from swarm_agent.store.view import Reader
 
 T = TypeVar("T", bound=Stored)
@@ -28,8 +28,15 @@ def candidates(view: Reader, kind: type[T], term: str) -> list[T]:
         return [exact]
     if not term:
         return []
-    if kind is Task:
-        named = [task for task in view.all(kind) if task.name == term]  # type: ignore[attr-defined]
-    else:
-        named = view.find(kind, name=term.lower())
+    # Names are taken without regard to case, as the index has them, but asked for as they are written; only secrets
+    # and configs answer to any case, in Swarm as here.
+    held = view.all(kind) if kind is Task else view.find(kind, name=term.lower())
+    named = [obj for obj in held if kind in (Secret, Config) or _name(obj) == term]
     return named or view.by_prefix(kind, term)
+
+
+def _name(obj: Any) -> str:
+    """A task has the name of its container, a node that of its host."""
+    if isinstance(obj, Task):
+        return obj.name
+    return str(obj.description.hostname if isinstance(obj, Node) else obj.spec.name)

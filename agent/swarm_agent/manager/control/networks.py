@@ -30,6 +30,7 @@ from .ports import needs_ingress
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
 PREDEFINED = ("bridge", "host", "none", "default")
 OVERLAY = "overlay"
+LOCAL_DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null")  # the engine's own, for networks of one host
 NO_IPV4 = "networks without IPv4 are not supported: an IPv6 address follows from the IPv4 address beside it"
 NO_ENCRYPTION = "encrypted networks need hosts with WireGuard in their kernel, and no node of this cluster has it"
 
@@ -50,6 +51,8 @@ def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) ->
         raise PermissionDenied(
             f"label {PREDEFINED_LABEL} is for internally created predefined networks and cannot be applied by users"
         )
+    if request.ingress and request.driver in LOCAL_DRIVERS:
+        raise Forbidden("Ingress network can only be global scope network")
     if request.driver not in ("", OVERLAY) or request.config_from is not None:
         raise Unimplemented(f'networks of driver "{request.driver}" cannot span hosts; use the overlay driver')
     if OPTION in request.options and not any(can_encrypt(node) for node in tx.all(Node)):

@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from swarm_agent.model.errors import BadRequest
 from swarm_agent.model.specs import (
     BindOptions,
+    ConfigReference,
     ContainerSpec,
+    CredentialSpec,
     DNSConfig,
     EndpointSpec,
     Mount,
@@ -84,8 +86,12 @@ def _container(spec: ContainerSpec) -> ContainerSpec:
     isolation = spec.isolation.lower() or "default"
     if isolation not in ISOLATIONS:
         isolation = "default"
+    for reference in spec.configs:
+        _config(reference)
     privileges = spec.privileges
     if privileges is not None:
+        if privileges.credential_spec is not None:
+            _credentials(privileges.credential_spec)
         if privileges.seccomp is not None and privileges.seccomp.mode not in SECCOMP_MODES:
             raise BadRequest("unrecognized Seccomp mode")
         if privileges.seccomp is not None and privileges.seccomp.profile and privileges.seccomp.mode != "custom":
@@ -93,6 +99,24 @@ def _container(spec: ContainerSpec) -> ContainerSpec:
         if privileges.app_armor is not None and privileges.app_armor.mode not in APPARMOR_MODES:
             raise BadRequest("unrecognized AppArmor mode")
     return replace(spec, isolation=isolation, mounts=[_mount(mount) for mount in spec.mounts])
+
+
+def _config(reference: ConfigReference) -> None:
+    if reference.file is None and reference.runtime is None:
+        raise BadRequest("invalid Config: either File or Runtime should be set")
+    if reference.file is not None and reference.runtime is not None:
+        raise BadRequest("invalid Config: cannot specify both File and Runtime")
+
+
+def _credentials(spec: CredentialSpec) -> None:
+    given = [f'"{name}"' for name in ("config", "file", "registry") if getattr(spec, name)]
+    if not given:
+        raise BadRequest(
+            'invalid CredentialSpec: must either provide "file", "registry", or "config" for credential spec'
+        )
+    if len(given) > 1:
+        names = " and ".join(given) if len(given) == 2 else f"{', '.join(given[:-1])}, and {given[-1]}"
+        raise BadRequest(f"invalid CredentialSpec: cannot specify both {names} credential specs")
 
 
 def _mount(mount: Mount) -> Mount:

@@ -172,8 +172,6 @@ def _configs(container: ContainerSpec) -> None:
     for ref in container.configs:
         if not ref.config_id or not ref.config_name:
             raise InvalidArgument("malformed config reference")
-        if ref.file is None and ref.runtime is None:
-            raise InvalidArgument("malformed config reference, no target provided")
         if ref.file is not None:
             _target("config", ref.file.name, ref.config_name, targets)
         else:

@@ -1,13 +1,14 @@
 """The gossip from 3 to 5,000 nodes in virtual time: real core, codec and encryption, invariants after every event.
 
-    .venv/bin/python -m tests.bench.gossip_sizes [--sizes 3,5,10,50,200,1000,5000]
+    .venv/bin/python -m tests.bench.gossip_sizes [--sizes 3,5,10,50,200,1000,5000] [--thorough]
 
-5,000 is not among the default sizes: minutes of CPU, 1.4 GB of memory.
+5,000 is not among the default sizes: minutes of CPU, 1.4 GB of memory. What costs N² is smaller in large clusters, or
+left out: see PLANS; with --thorough less of it (THOROUGH): half an hour of CPU for 1,000 nodes.
 
 Per size: bytes per node and second when quiet; a new row on all nodes; a power-off known to the first and to all;
 living nodes declared dead in 30 s at 10, 20 and 30 % loss, and with a twentieth of the nodes reading up to 1 s late and
 as many stopping for up to 2 s; agreement after half of all nodes restarted at once, after a rolling restart, and after
-a split of 20 s into halves. What costs N² is smaller in large clusters, or left out: see PLANS.
+a split of 20 s into halves.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ COLUMNS = (
 class Plan(NamedTuple):
     """How much of what for a size. `lossy`: seconds of loss and of starvation; `starved`, `mass`, `part`: shares of
     nodes that read late or stop, that restart, that are split off; 0 or nothing: not tried.
-
-    At 20 % loss each of 1,000 nodes hears of 70 suspicions a second: minutes of CPU for each second, so not tried.
     """
 
     quiet: float
@@ -58,12 +57,16 @@ PLANS = {
     1000: Plan(20, 8, 2, 12, (0.1,), 0.002, 0.05, 4, 0),
     5000: Plan(5, 4, 1, 12, (), 0, 0.004, 0, 0),
 }
+THOROUGH = {
+    1000: PLANS[1000]._replace(losses=(0.1, 0.2, 0.3), part=0.5),
+    5000: PLANS[5000]._replace(losses=(0.1,)),
+}
 
 
-def measure(count: int) -> Iterator[str]:
+def measure(count: int, plans: dict[int, Plan]) -> Iterator[str]:
     """The cells of one line of the table, as they are found."""
     began = time.process_time()
-    plan = next(plan for size, plan in PLANS.items() if count <= size)
+    plan = next(plan for size, plan in plans.items() if count <= size)
     yield str(count)
     world = scenarios.formed(count, "sizes")
     yield f"{scenarios.quiet(world, plan.quiet):.0f}"
@@ -106,7 +109,9 @@ def measure(count: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="3,5,10,50,200,1000")
+    parser.add_argument("--thorough", action="store_true", help="leave out less in large clusters")
     options = parser.parse_args()
+    plans = PLANS | THOROUGH if options.thorough else PLANS
     # All nodes live in this process: they may share what each would derive for itself.
     seal._derive = functools.lru_cache(maxsize=1 << 16)(seal._derive)
     sizes = [int(size) for size in options.sizes.split(",") if size]
@@ -115,7 +120,7 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         gc.disable()  # millions of objects that all live: looking for cycles would take most of the time
-        for cell in measure(size):
+        for cell in measure(size, plans):
             print(f"| {cell} ", end="", flush=True)
         print("|", flush=True)
         gc.enable()

@@ -77,7 +77,8 @@ sim: $(VENV)/.made ## a long sweep: make sim SEEDS=10000
 linearizability: $(VENV)/.made ## a long sweep of accidents on three and five managers: make linearizability SWEEPS=10
 	SWEEPS=$(SWEEPS) SEED=$(SEED) $(BIN)/pytest -q -s tests/lab/test_linearizability.py
 
-test: lint sanity test-unit test-lab test-vm ## all of it, in less than an hour on 2 cores
+test: lint sanity test-unit ## all of it, in less than an hour on 2 cores; virtual machines beside hosts, which mostly wait
+	$(MAKE) -j2 test-lab test-vm
 
 bench: $(VENV)/.made ## half an hour: beside Docker Swarm on the same hosts, into docs/benchmarks.md (ROUNDS=3)
 	command -v dnsmasq >/dev/null || apt-get install -y -qq --no-install-recommends dnsmasq-base

@@ -37,6 +37,15 @@ ELSEWHERE = {
     "UpdateStatus": "set by the update supervisor, which does not run here",
     "com.docker.network.driver.overlay.vxlanid_list": "chosen by the allocator, which does not run here",
 }
+DEFAULTS = (
+    "CAConfig.NodeCertExpiry: only ours 7776000000000000",
+    "Dispatcher.HeartbeatPeriod: only ours 5000000000",
+    "Raft.ElectionTick: real 0 ours 10",
+    "Raft.HeartbeatTick: real 0 ours 1",
+    "Raft.LogEntriesForSlowFollowers: only ours 500",
+    "Raft.SnapshotInterval: only ours 10000",
+    "TaskDefaults.LogDriver: only ours",
+)
 ACCEPTED = [
     (r"POST /services/create", ".Warnings", "engines from 23 on answer Warnings: null where 20.10 leaves it out"),
     (r"GET (/v[\d.]+)?/swarm$", ".DefaultAddrPool", "20.10 shows the default pools as null, later engines by name"),
@@ -54,7 +63,7 @@ ACCEPTED = [
     (r"POST /services/web/update", ".message: real \"got EOF while", "later engines read no body as an empty object"),
     (r"POST /services/web/update", ".message: real \"json: cannot unmarshal", "the words of Go's JSON decoder"),
     (r"GET /v1.2/", ": real \"client version 1.2 is too old. Minimum", "20.10 has an older minimum"),
-    (r"GET /swarm", ".Spec.", "settings that are left out are shown as they count, in Swarm as 0"),
+    *((r"GET /swarm", f".Spec.{what}", "left out: shown as it counts, in Swarm as 0") for what in DEFAULTS),
     (
         r"POST /swarm/update",
         ": real null ours {\"message\": \"rpc error: code = InvalidArgument desc = could not parse the desired CA cert",
@@ -67,7 +76,8 @@ ACCEPTED = [
     (r"GET /services/other", ".Spec.TaskTemplate.Networks[0].Target: real \"ID\" ours \"bridge", "no object there"),
     (r"GET /networks", ".Options", "chosen by the allocator, which does not run here"),
     (r"POST /services/create", "status 500, ours 404: {'message': 'network nope", "the client's mistake, so no 500"),
-    (r"POST /services/web/update", "status 500, ours 40", "an unknown option is the client's mistake, so no 500"),
+    (r"POST /services/web/update", "status 500, ours 400", "an unknown option is the client's mistake, so no 500"),
+    (r"POST /services/web/update", "status 500, ours 404: {'message': 'network nope", "the client's mistake: no 500"),
 ]  # fmt: skip
 
 

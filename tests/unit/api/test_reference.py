@@ -290,6 +290,13 @@ ROWS: list[Row] = [
     ),
     ("GET", "/networks/net?verbose=odd", None, 400, "invalid value for verbose: odd: strconv.ParseBool"),
     ("DELETE", "/networks/net", None, 400, "is in use by service"),
+    (
+        "POST",
+        "/networks/create",
+        {"Name": "in2", "Driver": "weave", "Ingress": True},
+        501,
+        "only overlay driver is currently supported for ingress network",
+    ),
     ("DELETE", "/networks/ingress", None, 400, "ingress network cannot be removed because service "),
 ]
 

@@ -53,6 +53,8 @@ def create_network(tx: Tx, request: NetworkCreateRequest, rng: random.Random) ->
         )
     if request.ingress and request.driver in LOCAL_DRIVERS:
         raise Forbidden("Ingress network can only be global scope network")
+    if request.ingress and request.driver not in ("", OVERLAY):
+        raise Unimplemented("only overlay driver is currently supported for ingress network")
     if request.driver not in ("", OVERLAY) or request.config_from is not None:
         raise Unimplemented(f'networks of driver "{request.driver}" cannot span hosts; use the overlay driver')
     if OPTION in request.options and not any(can_encrypt(node) for node in tx.all(Node)):

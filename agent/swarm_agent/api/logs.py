@@ -252,7 +252,6 @@ class _Logs:
                 if node is None or node.status.state == "down":
                     raise NotFound(f"node {task.node_id} is not available")
                 await reader.read(self._connect)
-                return
             except EngineRefused as refusal:
                 if refusal.status != 404:  # 404: its container is gone, and its log with it
                     self._reasons[f"task {task.id}: {refusal}"] = None
@@ -263,9 +262,22 @@ class _Logs:
             except ClusterError as error:
                 broke = isinstance(error, EngineDown)
                 self._reasons[f"node {task.node_id} disconnected unexpectedly" if broke else str(error)] = None
-            if not self._options.follow or self._tty or self._store.view().get(Task, task.id) is None:
-                return
+                if not self._options.follow or self._tty or self._store.view().get(Task, task.id) is None:
+                    return
+            else:
+                if not self._goes_on(task, reader):
+                    return
             await asyncio.sleep(RETRY)
+
+    def _goes_on(self, task: Task, reader: _Reader) -> bool:
+        """Whether a log that its engine has ended is followed on: engines end that of a container which is made and not
+        yet started.
+        """
+        view = self._store.view()
+        now = view.get(Task, task.id)
+        if not self._options.follow or now is None or now.status.state.is_terminal or self._patience() == 0:
+            return False
+        return view.get(Service, task.service_id) is not None and not (self._tty and reader.began)
 
     async def _put(self, stream: int, payload: bytes) -> None:
         await self._queue.put(payload if self._tty else frame(stream, payload))
@@ -276,7 +288,7 @@ def _has_container(task: Task) -> bool:
 
 
 class _Reader:
-    """One task's log. It remembers how far it has come, for another try."""
+    """One task's log. It remembers how far it has come, for another try; of a terminal's only whether it `began`."""
 
     def __init__(
         self, task: Task, options: Options, tty: bool, put: Callable[[int, bytes], Awaitable[None]], *, tail: str
@@ -287,6 +299,7 @@ class _Reader:
         self._put = put
         self._tail = tail
         self._since = options.since
+        self.began = False
 
     async def read(self, connect: ConnectEngine) -> None:
         """Pass on what there is. Raises ClusterError."""
@@ -310,6 +323,7 @@ class _Reader:
             async with engine.stream(f"/containers/{status.container_id}/logs", query) as body:
                 if self._tty:
                     async for chunk in body.iter_any():
+                        self.began = True
                         await self._put(STDOUT, chunk)
                     return
                 pairs = origin(self._task)

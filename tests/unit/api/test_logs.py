@@ -45,6 +45,7 @@ class LogEngine:
     tty: bool = False
     more: asyncio.Queue[tuple[int, str, str] | None] = field(default_factory=asyncio.Queue)
     open: int = 0
+    created: set[str] = field(default_factory=set)  # not started: their logs end at once, followed or not
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         container = request.path.split("/")[-2]
@@ -57,7 +58,8 @@ class LogEngine:
         try:
             for line in self.logs[container]:
                 await reply.write(self.encode(*line))
-            while request.query["follow"] == "1" and (line := await self.more.get()) is not None:
+            follow = request.query["follow"] == "1" and container not in self.created
+            while follow and (line := await self.more.get()) is not None:
                 await reply.write(self.encode(*line))
         finally:
             self.open -= 1
@@ -266,6 +268,30 @@ async def test_following_takes_in_tasks_that_appear_later_and_lets_engines_go(wo
         assert (first.queries[0]["tail"], second.queries[0]["tail"]) == ("1", "all")
         reply.close()
     await until(lambda: first.open == second.open == 0)
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_following_does_not_lose_a_container_that_has_yet_to_start(world, monkeypatch, tty):
+    monkeypatch.setattr(logs, "RETRY", 0.01)
+    door, first, _ = world
+    first.tty, first.logs["aa"] = tty, []
+    first.created.add("aa")
+    spec = TaskSpec(container_spec=ContainerSpec(image="alpine", tty=tty))
+    await put(door, replace(task_of(1, container="aa"), spec=spec))
+    await door.store.update(
+        lambda tx: tx.update(replace(tx.get(Service, WEB), spec=ServiceSpec(name="web", task_template=spec)))
+    )
+    async with door.session.get("http://door/services/web/logs?stdout=1&follow=1&tail=0") as reply:
+        await until(lambda: len(first.queries) == 2)
+        first.created.clear()
+        first.more.put_nowait((1, "", "begun\n"))
+        async with asyncio.timeout(10):
+            assert (await reply.content.readline()).endswith(b"begun\n")
+        asked = len(first.queries)
+        first.more.put_nowait(None)  # a terminal's log that has begun is not asked for again: there is no telling where
+        await asyncio.sleep(0.1)
+        assert (len(first.queries) == asked) is tty
+        reply.close()
 
 
 async def test_following_ends_with_the_service(world):

@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".cache" / "kernel"  # `lab down` removes .lab
 NEEDED = ("swarm-agent", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "scapy")
 TREE = ("agent", "tests", "pyproject.toml")
-TESTS = ("test_network_mesh.py", "test_wire.py", "test_sealed_network.py", "test_conntrack.py")
+TESTS = ("test_network_mesh.py", "test_network_ipv6.py", "test_wire.py", "test_sealed_network.py", "test_conntrack.py")
 PACKAGES = "usr/local/lib/python3.11/dist-packages"  # where Debian's Python looks without being told
 PATIENCE = 20
-MINUTES = 45  # for all tests together
+MINUTES = 60  # for all tests together
 
 
 def playbook(*variables: str) -> None:

@@ -465,6 +465,7 @@ def mac_entries(host: Host, mac: str) -> int:
 
 # --- repair and removal ----------------------------------------------------------------------------------------------
 
+ROUTES = "ip route show table 1937178624"
 DAMAGES = {
     "iptables flushed": ["iptables -t nat -F", "iptables -t mangle -F", "iptables -t raw -F", "iptables -F"],
     "our chains emptied": ["iptables -t {published} -F SWARM-PUBLISH", "iptables -t mangle -F SWARM-MARK"],
@@ -482,7 +483,10 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_repaired(bed: Bed, remote: Container, damage: str) -> None:
     published = "mangle" if bed.balancer == "ipvs" else "nat"  # the table that has the chain
-    for host in bed.hosts:
+    # The task's own host need not have a route to it there.
+    damaged = [host for host in bed.hosts if damage != "routes lost" or host.run(ROUTES, check=False)]
+    assert damaged
+    for host in damaged:
         for command in DAMAGES[damage]:
             host.run(command.format(published=published))
     try:

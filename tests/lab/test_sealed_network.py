@@ -30,7 +30,7 @@ REKEY = 120  # seconds after which WireGuard agrees on new keys; from its protoc
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Bed]:
-    with Bed(encrypted=["net1"]) as bed:
+    with Bed(encrypted=["net1", "dual"]) as bed:
         yield bed
 
 
@@ -83,6 +83,21 @@ def test_nothing_of_it_can_be_read_on_the_wire(bed: Bed, pair: tuple[Container, 
     assert {frame.outer[UDP].dport if UDP in frame.outer else None for frame in frames} == {WIREGUARD_PORT}
     assert not any(SECRET in bytes(frame.outer) for frame in wire.frames)
     assert max(frame.outer[IP].len for frame in frames) <= 1500
+
+
+def test_nor_what_goes_by_ipv6(bed: Bed) -> None:
+    first = bed.container(bed.hosts[0], "e1", 71, ["dual"])
+    bed.container(bed.hosts[1], "e2", 72, ["dual"])
+    bed.rows += [("h1", bed.row("e1", 71, ["dual"], ())), ("h2", bed.row("e2", 72, ["dual"], ()))]
+    bed.update()
+    other = bed.DUAL.beside("10.0.2.72")
+    with Wire(bed) as wire:
+        assert speak(first, other) == str(len(SECRET) * 100)
+    frames = between_hosts(wire)
+    assert len(frames) > 8
+    assert {frame.outer[UDP].dport if UDP in frame.outer else None for frame in frames} == {WIREGUARD_PORT}
+    assert not any(SECRET in bytes(frame.outer) for frame in wire.frames)
+    assert bed.ask(first.namespace, other, 80, payload=2_000_000) == [f"e2 {bed.DUAL.beside('10.0.2.71')} 2000000"]
 
 
 def test_the_same_talk_on_an_open_network_is_seen(bed: Bed) -> None:

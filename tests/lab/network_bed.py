@@ -112,7 +112,7 @@ for _ in range(int(count)):
 PING = """
 import socket, struct
 open("/proc/sys/net/ipv4/ping_group_range", "w").write("0 0")
-link = socket.socket(socket.{family}, socket.SOCK_DGRAM, {protocol}); link.settimeout(3)
+link = socket.socket(socket.{family}, socket.SOCK_DGRAM, {protocol}); link.settimeout({patience})
 link.sendto(struct.pack(">BBHHH", {question}, 0, 0, 1, 1) + b"x" * 56, ("{address}", 0))
 assert link.recv(1500)[0] == {answer}
 """
@@ -372,7 +372,7 @@ class Bed:
         six = ":" in address
         self.inside(
             name, PING.format(address=address, family="AF_INET6" if six else "AF_INET", protocol=58 if six else 1,
-                              question=128 if six else 8, answer=129 if six else 0)
+                              question=128 if six else 8, answer=129 if six else 0, patience=3 * PATIENCE)
         )  # fmt: skip
 
     def row(

@@ -11,14 +11,14 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from network_bed import Bed, Container, Host, eventually
+from network_bed import PATIENCE, Bed, Container, Host, eventually
 
 from swarm_agent.network import ipv6
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(bool(ipv6.lacking().vips), reason=ipv6.lacking().vips),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(120 * PATIENCE),
 ]
 VIP, VIP6 = "10.0.2.200", "fd00:2::c8"
 

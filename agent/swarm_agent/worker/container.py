@@ -318,12 +318,12 @@ def mount_body(mount: Mount) -> dict[str, Any]:
 
 def extra_hosts(entries: Sequence[str]) -> list[str]:
     """Swarm writes hosts as in /etc/hosts ("IP name alias"), the engine as "name:IP". Swarm drops aliases; we keep
-    them.
+    them. An entry without a name says nothing.
     """
     found = []
     for entry in entries:
-        address, *names = entry.split()
-        found += [f"{name}:{address}" for name in names]
+        words = entry.split()
+        found += [f"{name}:{words[0]}" for name in words[1:]]
     return found
 
 

@@ -76,7 +76,7 @@ def payload_functions(
     env: list[str], secrets: Mapping[str, bytes], configs: Mapping[str, bytes]
 ) -> dict[str, Function]:
     """The extra functions of templated secrets and configs; the mappings are keyed by the target's name."""
-    variables = dict(entry.partition("=")[::2] for entry in env)
+    variables = dict(entry.partition("=")[::2] for entry in reversed(env) if "=" in entry)  # the first of a name counts
 
     def lookup(kind: str, table: Mapping[str, bytes]) -> Function:
         def get(target: str) -> str:
@@ -87,8 +87,6 @@ def payload_functions(
         return get
 
     def get_env(name: str) -> str:
-        if name not in variables:
-            raise TemplateError(f"env variable {name} not found")
-        return str(variables[name])
+        return variables.get(name, "")
 
     return {"secret": lookup("secret", secrets), "config": lookup("config", configs), "env": get_env}

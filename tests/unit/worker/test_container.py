@@ -110,7 +110,7 @@ def test_every_container_field_arrives() -> None:
         open_stdin=True,
         read_only=True,
         healthcheck=HealthConfig(test=["CMD", "true"], interval=5, retries=2),
-        hosts=["1.2.3.4 name other"],
+        hosts=["1.2.3.4 name other", "", "5.6.7.8"],
         dns_config=DNSConfig(nameservers=["9.9.9.9"], search=["s"], options=["ndots:1"]),
         sysctls={"a.b": "1"},
         capability_add=["CAP_A"],

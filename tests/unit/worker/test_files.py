@@ -64,7 +64,14 @@ def test_templated_payloads_see_context_env_secrets_and_configs() -> None:
     assert planned[1].data == f"web 1=2 pw {len(text)}".encode()
 
 
-@pytest.mark.parametrize("text", [b'{{env "NO"}}', b'{{secret "no"}}', b"{{.No}}", b"{{"])
+def test_a_payload_sees_the_first_variable_of_a_name_and_nothing_of_one_that_is_not_set() -> None:
+    golang = Driver(name="golang")
+    text = b'<{{env "A"}}{{env "NO"}}{{env "BARE"}}>'
+    planned = plan_files(spec(conf="app.conf", env=("A=1", "A=2", "BARE")), secret(b""), config(text, golang), {})
+    assert planned[1].data == b"<1>"
+
+
+@pytest.mark.parametrize("text", [b'{{secret "no"}}', b"{{.No}}", b"{{"])
 def test_a_payload_that_cannot_be_expanded_is_an_error(text: bytes) -> None:
     with pytest.raises(TemplateError, match=r"expanding config app\.conf failed"):
         plan_files(spec(conf="app.conf"), secret(b"x"), config(text, Driver(name="golang")), {})

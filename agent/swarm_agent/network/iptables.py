@@ -19,10 +19,9 @@ VIRTUAL_CHAIN = "SWARM-VIP"  # entered for packets to addresses of cluster netwo
 REFUSE_CHAIN = "SWARM-REFUSE"  # filter: VIPs without targets
 
 
-def set_bit(bit: int) -> Chain:
-    """Mark the packet (for routing and source translation) and its connection (for forwarding)."""
-    value = f"{bit:#x}/{bit:#x}"
-    return (f"-j CONNMARK --set-xmark {value}", f"-j MARK --set-xmark {value}")
+def _mark(target: str, bit: int) -> str:
+    """A rule that sets a bit in the packet's mark (MARK: for routing) or in its connection's (CONNMARK)."""
+    return f"-j {target} --set-xmark {bit:#x}/{bit:#x}"
 
 
 def spread(targets: tuple[Target, ...], protocol: str = "") -> Chain:
@@ -86,13 +85,19 @@ def _port_chain(frontend: Published) -> tuple[str, Chain, Chain]:
     """Name, the rules that lead there, content."""
     chain = frontend.chain("P")
     jumps = tuple(f"{match} -j {chain}" for match in frontend.matches)
-    return chain, jumps, (*set_bit(PUBLISHED_BIT), *spread(frontend.targets, frontend.protocol))
+    marks = (_mark("CONNMARK", PUBLISHED_BIT), _mark("MARK", PUBLISHED_BIT))
+    return chain, jumps, (*marks, *spread(frontend.targets, frontend.protocol))
 
 
 def _vip_chain(frontend: VirtualAddress, length: int) -> tuple[str, str, Chain]:
-    """Name, the rule that leads there, content."""
+    """Name, the rule that leads there, content.
+
+    The connection alone is marked: a packet's mark would go with it into the tunnel, whose own route would then be
+    looked up by IPVS's rule for marked packets ("local") on hosts where IPVS balances the VIPs of IPv4.
+    """
     chain = virtual_chain(frontend.vip)
-    return chain, f"-d {frontend.vip}/{length} -j {chain}", (*set_bit(VIP_BIT), *spread(frontend.targets))
+    content = (_mark("CONNMARK", VIP_BIT), *spread(frontend.targets))
+    return chain, f"-d {frontend.vip}/{length} -j {chain}", content
 
 
 def virtual_chain(vip: str) -> str:

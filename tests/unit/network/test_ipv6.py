@@ -93,7 +93,7 @@ def test_vips_are_spread_by_ip6tables_whatever_balances_ipv4() -> None:
         ]
         chain = state.chains["nat6", jump.rpartition(" ")[2]]
         assert jump.startswith("-d fd00:9::5/128 -j SWARM-V-")
-        assert [rule.rpartition(" ")[2] for rule in chain[2:]] == ["fd00:9::10", "fd00:9::11"]
+        assert [rule.rpartition(" ")[2] for rule in chain[1:]] == ["fd00:9::10", "fd00:9::11"]
         assert state.chains["nat6", "SWARM-POST"] == (
             f"-o {BRIDGE} -m connmark --mark 0x4000/0x4000 -j SNAT --to-source fd00:9::2",
         )
@@ -161,3 +161,12 @@ def test_the_report_has_the_vips_of_both_families() -> None:
     assert names.keys() == {"10.9.0.5", "fd00:9::5"}
     assert [one.address for one in names["fd00:9::5"].backends] == ["fd00:9::10", "fd00:9::11"]
     assert names["fd00:9::5"].programmed.startswith("nat6 SWARM-V-")
+
+
+def test_a_packet_to_a_vip_takes_no_mark_into_the_tunnel() -> None:
+    """With IPVS beside, marked packets are routed to the host itself: frames in their tunnel were, by that mark."""
+    for balancer in (IptablesBalancer(), IpvsBalancer()):
+        chains = plan(tables(), FACTS, balancer).state.chains
+        vips = [rule for (_, name), content in chains.items() if name.startswith("SWARM-V-") for rule in content]
+        assert any("DNAT --to-destination fd00:9::" in rule for rule in vips)
+        assert not [rule for rule in vips if " MARK " in rule]

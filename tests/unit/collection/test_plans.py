@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +62,26 @@ def test_a_kernel_that_enforces_apparmor_needs_its_parser(
         (tmp_path / "enabled").write_text(enabled)
     monkeypatch.setattr(hostfacts, "APPARMOR", (str(tmp_path), str(tmp_path / "enabled")))
     assert ("apparmor_parser" in hostfacts.needed_commands()) == needed
+
+
+TUNNELS = """
+import json, subprocess, sys
+from ansible_collections.swarm.cluster.plugins.module_utils import hostfacts
+hostfacts.AGENT = sys.argv[1]
+for port in (4789, 4790):
+    subprocess.run(f"ip link add t{port} type vxlan id {port} dstport {port}".split(), check=True)
+    subprocess.run(f"ip link set t{port} up".split(), check=True)
+print(json.dumps(hostfacts.listening([("udp", 4789), ("udp", 4790)])))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.parametrize(("installed", "holder"), [(True, "swarm-agent"), (False, "the kernel")])
+def test_tunnels_of_the_kernel_are_the_agents_where_there_is_one(installed: bool, holder: str, tmp_path: Path) -> None:
+    command = ["unshare", "--net", sys.executable, "-c", TUNNELS, str(tmp_path if installed else tmp_path / "none")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(listed) == {"4789/udp": holder, "4790/udp": holder}
 
 
 def test_a_good_host_has_no_findings() -> None:

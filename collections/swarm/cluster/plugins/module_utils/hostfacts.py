@@ -23,6 +23,7 @@ import time
 COMMANDS = ("dockerd", "ip", "iptables", "modprobe")
 APPARMOR = ("/sys/kernel/security/apparmor", "/sys/module/apparmor/parameters/enabled")
 ENGINE_SOCKET = "/run/docker.sock"
+AGENT = "/opt/swarm-agent/current"
 VIRTUAL = re.compile(r"^(lo|docker|br-|veth|virbr|vxlan|cni|flannel|sw)")
 LISTENING = {"tcp": "0A", "udp": "07"}
 
@@ -90,7 +91,8 @@ def kernel_features():
 
 
 def listening(ports):
-    """Who listens on which of these ports: {"2377/tcp": "swarm-agent"}. Kernel sockets (VXLAN) count as the agent's."""
+    """Who listens on which of these ports: {"2377/tcp": "swarm-agent"}. The kernel's sockets, for VXLAN and WireGuard,
+    count as the agent's where one is installed."""
     inodes = {}
     for protocol, number in ports:
         for family in ("", "6"):
@@ -109,8 +111,9 @@ def listening(ports):
                 command = contents(f"/proc/{pid}/cmdline").replace("\0", " ")
                 name = "swarm-agent" if "swarm-agent" in command else contents(f"/proc/{pid}/comm")
                 found[inodes[link[8:-1]]] = name
-    if found.get("4789/udp") == "the kernel" and os.path.exists("/opt/swarm-agent/current"):
-        found["4789/udp"] = "swarm-agent"
+    for port in ("4789/udp", "4790/udp") if os.path.exists(AGENT) else ():
+        if found.get(port) == "the kernel":
+            found[port] = "swarm-agent"
     return found
 
 

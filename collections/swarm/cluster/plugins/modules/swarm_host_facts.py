@@ -90,7 +90,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.swarm.cluster.plugins.module_utils import hostfacts, preflight
 from ansible_collections.swarm.cluster.plugins.module_utils.client import Client
 
-PORTS = [("tcp", 7946), ("udp", 7946), ("udp", 4789)]
+PORTS = [("tcp", 7946), ("udp", 7946), ("udp", 4789), ("udp", 4790)]
 MANAGER_PORTS = [("tcp", 2377)]
 
 

@@ -260,7 +260,7 @@ network ls --filter dangling=true --filter scope=swarm --format {{{{.Name}}}}
     --limit-memory 64m --limit-pids 50 --log-driver json-file --log-opt max-size=1m --mount \
     type=volume,source=v,target=/v,volume-label=a=b --mount \
     type=bind,source=/tmp,target=/b,bind-propagation=rslave,readonly --mount \
-    type=tmpfs,target=/t,tmpfs-size=1000000,tmpfs-mode=1770 --network name=back,alias=al --network inner \
+    type=tmpfs,target=/t,tmpfs-size=1000000,tmpfs-mode=1770 --network name=back,alias=al,driver-opt=a=b --network inner \
     --placement-pref spread=node.labels.disk --publish 8070:80 --publish \
     published=8071,target=81,protocol=udp,mode=host --read-only --replicas-max-per-node 3 --reserve-cpu 0.1 \
     --reserve-memory 8m --restart-condition on-failure --restart-delay 1s --restart-max-attempts 3 --restart-window \

@@ -337,7 +337,7 @@ async def test_a_task_joins_its_networks_with_the_managers_addresses(bench: Benc
         attachments.append(NetworkAttachment(network=network, addresses=[f"10.222.{number}.77/24"]))
     task = make_task(
         networks_attachments=attachments,
-        networks=[NetworkAttachmentConfig(target="id2", aliases=["db"])],
+        networks=[NetworkAttachmentConfig(target="id2", aliases=["db"], driver_opts={"a": "b"})],
         endpoint=Endpoint(virtual_ips=[EndpointVirtualIP(network_id="id2", addr="10.222.2.5/24")]),
     )
     try:
@@ -346,6 +346,7 @@ async def test_a_task_joins_its_networks_with_the_managers_addresses(bench: Benc
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}};{{end}}"
         assert bench.inspect(task, form) == "10.222.1.77 02:42:0a:de:01:4d;10.222.2.77 02:42:0a:de:02:4d;"
         assert bench.inspect(task, "{{.HostConfig.NetworkMode}}") == "net2"
+        assert bench.inspect(task, "{{.NetworkSettings.Networks.net2.DriverOpts}}") == "map[a:b]"
         calls = [call for call, task_id in bench.seen.calls if task_id == task.id]
         assert calls == ["announce", "activate"]
         row = bench.seen.rows[task.id]

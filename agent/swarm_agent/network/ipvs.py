@@ -16,6 +16,7 @@ shapes all rules here:
 - IPVS knows connections by addresses alone, not by conntrack zone. A client that used one source port towards two
   entry hosts would be confused on a host that is entry host and runs the task; so entry hosts give connections that go
   through the tunnel a source port of their own from MESH_PORTS, below what clients commonly use (rules.py).
+- IPVS balances no ICMP. Who pings a VIP is answered by their own host, as by Swarm's load balancer.
 - IPVS sends nothing from 127.0.0.0/8 to others, so for 127.0.0.1 there are DNAT rules to a few tasks of each port.
 - A task that takes no new connections keeps its own with weight 0. UDP has no connections: there it goes at once, and
   its clients are spread anew. VIPs therefore have one service for UDP and one for all else.
@@ -53,6 +54,7 @@ _RESTORE = (
     f"-j CONNMARK --restore-mark --nfmask {BALANCED_MASK:#x} --ctmask {BALANCED_MASK:#x}"
 )
 _NEW = "-m conntrack --ctstate NEW -j SWARM-NEW"
+_ANSWER_PING = f"-p icmp -m icmp --icmp-type 8 -m mark --mark {VIP_BIT:#x}/{VIP_BIT:#x} -j REDIRECT"
 _ACCEPT: Chain = (f"-m connmark ! --mark 0x0/{_ANY_BIT:#x} -j ACCEPT",)
 
 
@@ -157,7 +159,7 @@ def _published(
                 chains["nat", chain] = content
     chains["mangle", PUBLISH_CHAIN] = tuple(reversed(marks))  # the last one that fits counts
     chains["nat", "SWARM-LOOPBACK"] = tuple(loopback)
-    chains["nat", "SWARM-PRE"] = ("-d 127.0.0.0/8 -j SWARM-LOOPBACK",)
+    chains["nat", "SWARM-PRE"] = ("-d 127.0.0.0/8 -j SWARM-LOOPBACK", _ANSWER_PING)
     return problems
 
 

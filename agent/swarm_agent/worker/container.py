@@ -13,8 +13,8 @@ import base64
 import binascii
 import math
 import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -22,7 +22,15 @@ import msgspec
 from swarm_agent.model.addresses import ip_of, mac_of
 from swarm_agent.model.extensions import TaskOptions, task_options
 from swarm_agent.model.objects import Network, Task
-from swarm_agent.model.specs import ContainerSpec, Limits, Mount, PortConfig, Privileges, TaskSpec
+from swarm_agent.model.specs import (
+    ContainerSpec,
+    Limits,
+    Mount,
+    NetworkAttachmentConfig,
+    PortConfig,
+    Privileges,
+    TaskSpec,
+)
 from swarm_agent.model.times import SECOND
 
 TASK_LABEL = "com.docker.swarm.task"
@@ -36,13 +44,14 @@ MULTI_NETWORK_API = (1, 44)
 @dataclass(frozen=True, slots=True)
 class EngineNetwork:
     """A network of the engine that the container joins; `ip` without prefix length, empty when the engine chooses.
-    `ip6` only on networks with IPv6.
+    `ip6` only on networks with IPv6. `options` are for the network's driver, of this endpoint alone.
     """
 
     name: str
     ip: str
     mac: str
     ip6: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +90,9 @@ def plan(
     if networks:
         host["NetworkMode"] = networks[0].name
     at_once = list(networks) if api_version >= MULTI_NETWORK_API else list(networks[:1])
-    if any(network.ip for network in at_once):
-        body["NetworkingConfig"] = {
-            "EndpointsConfig": {network.name: _endpoint(network, api_version) for network in at_once}
-        }
+    endpoints = {network.name: _endpoint(network, api_version) for network in at_once}
+    if any(endpoints.values()):
+        body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
         if api_version < MULTI_NETWORK_API and networks[0].mac:
             body["MacAddress"] = networks[0].mac
     body["HostConfig"] = host
@@ -92,11 +100,16 @@ def plan(
     return Plan(task.name, body, connects)
 
 
-def engine_network(name: str, addresses: Sequence[str]) -> EngineNetwork:
+def engine_network(name: str, addresses: Sequence[str], options: Mapping[str, str] | None = None) -> EngineNetwork:
     """The attachment to engine network `name` with the addresses ("10.0.1.3/24") that the manager chose."""
     ip = next((ip_of(address) for address in addresses if "." in address), "")
     ip6 = next((ip_of(address) for address in addresses if ":" in address), "")
-    return EngineNetwork(name, ip, mac_of(ip) if ip else "", ip6)
+    return EngineNetwork(name, ip, mac_of(ip) if ip else "", ip6, options or {})
+
+
+def wishes(task: Task, network: Network) -> list[NetworkAttachmentConfig]:
+    """What the task's spec says of its place on a network, which it may name by id or by name."""
+    return [config for config in task.spec.networks if config.target in (network.id, network.spec.name)]
 
 
 def on_cluster(network: Network) -> bool:
@@ -117,6 +130,8 @@ def _endpoint(network: EngineNetwork, api_version: tuple[int, int]) -> dict[str,
         settings["IPAMConfig"] = {"IPv4Address": network.ip, **({"IPv6Address": network.ip6} if network.ip6 else {})}
     if network.mac and api_version >= MULTI_NETWORK_API:
         settings["MacAddress"] = network.mac
+    if network.options:
+        settings["DriverOpts"] = dict(network.options)
     return settings
 
 

@@ -13,7 +13,7 @@ from swarm_agent.model.rows import AddressRow, EndpointRow, PortRow
 from swarm_agent.model.specs import PortConfig
 
 from . import engine
-from .container import host_ports
+from .container import host_ports, wishes
 
 
 class Life(enum.Enum):
@@ -160,13 +160,7 @@ def endpoint_row(task: Task, view: View, *, active: bool, gateway: str = "") -> 
     addresses = []
     for attachment in task.networks_attachments:
         network = attachment.network
-        # A network may be named by id or by name in the spec.
-        aliases = {
-            alias
-            for config in task.spec.networks
-            if config.target in (network.id, network.spec.name)
-            for alias in config.aliases
-        }
+        aliases = {alias for config in wishes(task, network) for alias in config.aliases}
         for address in attachment.addresses:
             if ":" in address:
                 continue  # follows from the IPv4 address (model.dualstack)

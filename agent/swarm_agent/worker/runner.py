@@ -15,6 +15,7 @@ import itertools
 import logging
 import math
 import time
+from collections import ChainMap
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -335,7 +336,11 @@ class Runner:
             raise
         except Exception as error:
             raise PrepareError(str(error) or type(error).__name__) from error
-        return [container.engine_network(name, one.addresses) for name, one in zip(names, attachments, strict=True)]
+        found = []
+        for name, one in zip(names, attachments, strict=True):
+            options = dict(ChainMap(*(config.driver_opts for config in container.wishes(self.task, one.network))))
+            found.append(container.engine_network(name, one.addresses, options))
+        return found
 
     async def _interruptible(self, work: Coroutine[Any, Any, T], still: Callable[[], bool] = lambda: True) -> T:
         """Await `work`, but give it up as soon as the task is not wanted any more, or `still` is not true."""

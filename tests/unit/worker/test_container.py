@@ -22,6 +22,7 @@ from swarm_agent.model.specs import (
     Limits,
     Mount,
     NamedGenericResource,
+    NetworkAttachmentConfig,
     NetworkSpec,
     PortConfig,
     Privileges,
@@ -43,6 +44,7 @@ from swarm_agent.worker.container import (
     plan,
     registry_host,
     stop_grace_seconds,
+    wishes,
 )
 
 
@@ -271,6 +273,22 @@ def test_the_engines_own_networks_are_used_by_name() -> None:
         assert body["HostConfig"]["NetworkMode"] == network.spec.name
         assert "NetworkingConfig" not in body and "MacAddress" not in body
     assert attaches(a_task(networks_attachments=[NetworkAttachment(network=Network(id="o"))]))
+
+
+def test_options_for_a_networks_driver_are_handed_to_the_engine() -> None:
+    options = {"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.forwarding=1"}
+    given = [engine_network("one", ["10.0.1.3/24"], options), engine_network("lan", [], {"a": "b"})]
+    old, new = (plan(a_task(), ContainerSpec(image="x"), api_version=api, networks=given) for api in ((1, 41), (1, 44)))
+    endpoints = new.body["NetworkingConfig"]["EndpointsConfig"]
+    assert endpoints["one"]["DriverOpts"] == options and endpoints["lan"] == {"DriverOpts": {"a": "b"}}
+    assert old.body["NetworkingConfig"]["EndpointsConfig"]["one"]["DriverOpts"] == options
+    assert old.connects == [("lan", {"DriverOpts": {"a": "b"}})]
+
+
+def test_what_a_task_wishes_of_a_network_is_named_by_id_or_by_name() -> None:
+    by_name, by_id = NetworkAttachmentConfig("front", aliases=["a"]), NetworkAttachmentConfig("n1")
+    task = a_task(template={"networks": [by_name, NetworkAttachmentConfig("other"), by_id]})
+    assert wishes(task, Network(id="n1", spec=NetworkSpec(name="front"))) == [by_name, by_id]
 
 
 def test_the_mac_follows_from_the_address() -> None:

@@ -8,6 +8,7 @@ A chapter is a list of lines. A line is a command without `docker`:
     x => pattern !              the command does not end by itself; it is stopped when its output has the pattern
     x ?                         the output is not compared, only whether it succeeded
     = name x                    the output becomes {name} in later lines
+    api POST /x < {"A": "b"}    a request to the API itself: status and answer
 
 Nothing may hang on what a cluster chooses among equals: a service whose nodes are shown is bound to one, and what is
 settled behind an update's back (Swarm allocates ports and addresses after its answer) is waited for.
@@ -102,6 +103,76 @@ swarm init --advertise-addr {a1} --default-addr-pool 10.30.0.0/16 --default-addr
 swarm init --availability odd --advertise-addr nowhere
 stack config -c {tmp}/stack.yml
 stack config --compose-file {tmp}/stack.yml --skip-interpolation
+api GET /swarm
+api GET /nodes
+api GET /nodes/x
+api DELETE /nodes/x
+api POST /nodes/x/update?version=1 < {}
+api POST /nodes/x/update?version=x < {}
+api POST /nodes/x/update < {}
+api GET /services
+api GET /services?filters={
+api GET /services?status=odd
+api GET /services/x
+api GET /services/x?insertDefaults=odd
+api POST /services/create < {}
+api POST /services/create < {
+api POST /services/x/update?version=1 < {}
+api POST /services/x/update?version=x < {}
+api DELETE /services/x
+api GET /services/x/logs
+api GET /services/x/logs?stdout=1
+api GET /tasks
+api GET /tasks/x
+api GET /tasks/x/logs?stdout=1
+api GET /secrets
+api GET /secrets/x
+api DELETE /secrets/x
+api POST /secrets/create < {}
+api POST /secrets/create < {
+api POST /secrets/x/update?version=1 < {}
+api POST /secrets/x/update?version=x < {}
+api GET /configs
+api GET /configs/x
+api DELETE /configs/x
+api POST /configs/create < {}
+api POST /configs/x/update?version=x < {}
+api GET /swarm/unlockkey
+api POST /swarm/unlock < {"UnlockKey": "x"}
+api POST /swarm/unlock < {}
+api POST /swarm/unlock < {
+api POST /swarm/update?version=1 < {}
+api POST /swarm/update?version=x < {}
+api POST /swarm/update?version=1&rotateWorkerToken=odd < {}
+api POST /swarm/leave
+api POST /swarm/leave?force=1
+api POST /swarm/leave?force=odd
+api GET /networks/x?scope=swarm
+api POST /swarm/join < {
+api POST /swarm/join < {"ListenAddr": "0.0.0.0:2377"}
+api POST /swarm/join < {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": []}
+api POST /swarm/join < {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["{a1}:2377"], "JoinToken": "odd"}
+api POST /swarm/join < {"ListenAddr": "odd:odd", "RemoteAddrs": ["{a1}:2377"], "JoinToken": "odd"}
+api POST /swarm/join < {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["{a1}:2377"], "JoinToken": "odd", \
+    "AdvertiseAddr": "{a1}", "Availability": "odd"}
+api POST /swarm/join < {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": "{a1}:2377", "JoinToken": "odd"}
+api POST /swarm/init < {
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "odd"}
+api POST /swarm/init < {"ListenAddr": "odd", "AdvertiseAddr": "{a1}"}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:odd", "AdvertiseAddr": "{a1}"}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", "DataPathPort": 80}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", "DataPathPort": -1}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", "DataPathPort": "4789"}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", \
+    "DefaultAddrPool": ["odd"], "SubnetSize": 24}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", \
+    "DefaultAddrPool": ["10.30.0.0/16"], "SubnetSize": 8}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", \
+    "DefaultAddrPool": ["10.30.0.0/16"], "SubnetSize": 33}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", \
+    "DefaultAddrPool": ["fd00::/64"], "SubnetSize": 26}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}", "Availability": "odd"}
+api GET /swarm
 """
 
 FOUND = """
@@ -260,8 +331,8 @@ network ls --filter dangling=true --filter scope=swarm --format {{{{.Name}}}}
     --limit-memory 64m --limit-pids 50 --log-driver json-file --log-opt max-size=1m --mount \
     type=volume,source=v,target=/v,volume-label=a=b --mount \
     type=bind,source=/tmp,target=/b,bind-propagation=rslave,readonly --mount \
-    type=tmpfs,target=/t,tmpfs-size=1000000,tmpfs-mode=1770 --network name=back,alias=al,driver-opt=a=b --network inner \
-    --placement-pref spread=node.labels.disk --publish 8070:80 --publish \
+    type=tmpfs,target=/t,tmpfs-size=1000000,tmpfs-mode=1770 --network name=back,alias=al,driver-opt=a=b \
+    --network inner --placement-pref spread=node.labels.disk --publish 8070:80 --publish \
     published=8071,target=81,protocol=udp,mode=host --read-only --replicas-max-per-node 3 --reserve-cpu 0.1 \
     --reserve-memory 8m --restart-condition on-failure --restart-delay 1s --restart-max-attempts 3 --restart-window \
     30s --rollback-delay 1s --rollback-failure-action continue --rollback-max-failure-ratio 0.1 --rollback-monitor \

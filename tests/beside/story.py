@@ -7,6 +7,7 @@ by path where the output is JSON.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 PATIENCE = 45.0  # seconds for an output to become what a line waits for
 
@@ -51,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command did: its exit code, both outputs, and whether it is what the line waited for."""
+    """What a command did: its exit code (of a request its status), outputs, and whether it is what was waited for."""
 
     code: int
     out: str
@@ -107,7 +110,9 @@ def _one_line(text: str) -> str:
 
 
 def _type(step: Step, sockets: Callable[[int], Path], names: dict[str, str]) -> Answer:
-    words = [re.sub(r"\{(\w+)\}", lambda found: names[found[1]], word) for word in step.words]
+    words = [_filled(word, names) for word in step.words]
+    if words[0] == "api":
+        return _ask(sockets(step.host), words[1], words[2], _filled(step.stdin or "", names))
     command = ["docker", "--host", f"unix://{sockets(step.host)}", *words]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")}
     if step.endless:
@@ -116,6 +121,24 @@ def _type(step: Step, sockets: Callable[[int], Path], names: dict[str, str]) -> 
         command, input=step.stdin or "", capture_output=True, text=True, timeout=120, env=environment, check=False
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _filled(text: str, names: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: names[found[1]], text)
+
+
+def _ask(socket_path: Path, method: str, path: str, body: str) -> Answer:
+    """One request to the API itself: the status as exit code, and what came as output."""
+
+    async def ask() -> Answer:
+        headers = {"Content-Type": "application/json"} if body else {}
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket_path))) as session,
+            session.request(method, f"http://side{path}", data=body.encode() or None, headers=headers) as reply,
+        ):
+            return Answer(reply.status, await reply.text(), "")
+
+    return asyncio.run(ask())
 
 
 def _listen(command: list[str], wanted: str, environment: dict[str, str]) -> Answer:

@@ -54,6 +54,21 @@ ACCEPTED: list[tuple[str, str, str]] = [
         r"Subnet: real \"10\.30\.\d+\.\d+/26\" ours \"10\.30\.\d+\.\d+/26\")$",
         "both take a free part of the cluster's pool: here the first one, Swarm the next after the last that it gave",
     ),
+    (
+        r"api ",
+        r"\.message: real \"(unexpected (EOF|end of JSON input)|json: cannot unmarshal)",
+        "the words of Go's JSON decoder",
+    ),
+    (
+        r"api POST /swarm/(init|join) ",
+        r"code: real 500 ours 400",
+        "the client's mistake, so no 500",
+    ),
+    (
+        r"api POST /swarm/init .*0.0.0.0:odd",
+        r"\.message: real \"manager stopped: failed to listen",
+        "refused before anything is started",
+    ),
     (r"inspect --type task", r"\.Runtime: only ours", "Swarm leaves the runtime out of tasks, not of services"),
 ]
 """Pattern of the line, pattern of the difference, and why it is accepted. docs/compatibility.md tells users of them."""

@@ -15,7 +15,7 @@ import secrets
 from swarm_agent.model.errors import ClusterError
 from swarm_agent.store.store import Store
 
-from .context import Context
+from .context import AbsentStore, Context
 from .control_protocol import Quorum
 from .message import Request, Response, error_of, error_response
 from .routes import NETWORKS, match
@@ -31,7 +31,9 @@ TIMEOUT_TEXT = "rpc error: code = DeadlineExceeded desc = context deadline excee
 class ClusterApi:
     """Serves requests from a manager's store."""
 
-    def __init__(self, store: Store, rng: random.Random | None = None, *, quorum: Quorum | None = None) -> None:
+    def __init__(
+        self, store: Store | AbsentStore, rng: random.Random | None = None, *, quorum: Quorum | None = None
+    ) -> None:
         """`quorum` guards the raft group; without it the nodes' own manager status decides."""
         self._store = store
         self._quorum = quorum

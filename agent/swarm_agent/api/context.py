@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from swarm_agent.model.base import decode
-from swarm_agent.model.errors import BadRequest
+from swarm_agent.model.errors import BadRequest, ClusterError
 from swarm_agent.model.objects import Stored
 from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
@@ -21,11 +21,27 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class AbsentStore:
+    """In place of a store, on a node that is no manager: every use of it raises the reason."""
+
+    reason: ClusterError
+
+    async def read(self) -> NoReturn:
+        raise self.reason
+
+    async def update(self, change: Callable[[Tx], object]) -> NoReturn:
+        raise self.reason
+
+    def encoded(self, obj: Stored) -> NoReturn:
+        raise self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """One request to the cluster. `term` is the object that the path names (id, name or beginning of an id)."""
 
     request: Request
-    store: Store
+    store: Store | AbsentStore
     rng: random.Random
     term: str = ""
     quorum: Quorum | None = None

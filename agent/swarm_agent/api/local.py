@@ -25,14 +25,14 @@ from swarm_agent.network.names import NETWORK_LABEL
 from . import containers, events, logs
 from .cluster import ClusterApi
 from .cluster_networks import PRUNE_FILTERS
-from .context import read_json
+from .context import AbsentStore, read_json
 from .control_protocol import ManagerHandle, NodeControl
 from .engine import EngineClient, EngineDown, EngineRefused
 from .engine_info import EngineInfo
 from .filters import parse_filters
 from .info import ping_word, swarm_section
 from .local_networks import LocalNetworks, overlay_of
-from .logs import open_logs
+from .logs import open_logs, read_options
 from .message import EMPTY, Request, Response, Stream, error_of, error_response, json_response
 from .plain_containers import PlainContainers
 from .remote import Place, RemoteContainers
@@ -164,7 +164,8 @@ class LocalApi:
         return Stream(parts)
 
     async def _logs(self, request: Request) -> Stream:
-        return await open_logs(request, self._node.manager().store, self._node.connect_engine)
+        options = read_options(request)
+        return await open_logs(request, options, self._node.manager().store, self._node.connect_engine)
 
     # --- containers of other hosts -----------------------------------------------------------------------------------
 
@@ -264,7 +265,10 @@ class LocalApi:
     # --- the cluster's state -----------------------------------------------------------------------------------------
 
     async def _cluster(self, request: Request) -> Response:
-        manager = self._node.manager()
+        try:
+            manager = self._node.manager()
+        except ClusterError as absence:  # what is wrong with the request in itself is said before that, as by Swarm
+            return await ClusterApi(AbsentStore(absence)).handle(request)
         if request.method == "POST" and _SERVICE_CHANGE.fullmatch(request.path):
             request = await self._resolve_host_networks(manager, request)
         if request.method != "GET" and not manager.is_leader and self._forward is not None:

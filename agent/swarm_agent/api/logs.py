@@ -139,11 +139,10 @@ def content_type(tty: bool, version: tuple[int, int]) -> str:
     return MULTIPLEXED if not tty and version >= MULTIPLEXED_SINCE else RAW
 
 
-async def open_logs(request: Request, store: Store, connect: ConnectEngine) -> Stream:
+async def open_logs(request: Request, options: Options, store: Store, connect: ConnectEngine) -> Stream:
     """Answer a request whose path matches PATH. Raises ClusterError."""
     found = PATH.fullmatch(request.path)
     assert found is not None, request.path
-    options = read_options(request)
     view = await store.read()
     service_id = task_id = ""
     if found[1] == "services":

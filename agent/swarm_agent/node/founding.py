@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from swarm_agent.manager.control.roots import public_ca, tls_info
 from swarm_agent.model.base import public
-from swarm_agent.model.errors import BadRequest, InvalidArgument
+from swarm_agent.model.errors import BadRequest
 from swarm_agent.model.objects import (
     Cluster,
     JoinTokens,
@@ -46,18 +46,20 @@ class Founding:
 
 
 def check_pools(pools: list[str], subnet_size: int) -> tuple[list[str], int]:
-    """The address pools to use, with Swarm's defaults and texts. Raises BadRequest."""
-    size = subnet_size or DEFAULT_SUBNET_SIZE
+    """The address pools to use, with Swarm's texts; without any its defaults, whatever the size. Raises BadRequest."""
     if not pools:
-        return [DEFAULT_POOL], size
+        return [DEFAULT_POOL], DEFAULT_SUBNET_SIZE
+    size = subnet_size or DEFAULT_SUBNET_SIZE
     if size > 29:
         raise BadRequest(f"subnet size is out of range: {size}")
     networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     for text in pools:
         try:
-            pool = ipaddress.ip_network(text)
-        except ValueError as error:
-            raise BadRequest(f"invalid base pool {text}: {error}") from None
+            pool = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise BadRequest(f"invalid base pool {text}: invalid CIDR address: {text}") from None
+        if str(pool.network_address) != text.partition("/")[0]:
+            raise BadRequest(f"invalid base pool {text}: it has host bits set, {pool} has not")
         if size < pool.prefixlen:
             raise BadRequest(f'invalid CIDR: "{text}". Subnet size is too small for pool: {size}')
         for other in networks:
@@ -78,7 +80,7 @@ def check_availability(text: str) -> str:
     """Availability of a joining node, `active` when not said. Raises BadRequest."""
     value = text.lower() or "active"
     if value not in AVAILABILITIES:
-        raise InvalidArgument(f'invalid Availability: "{text}"')
+        raise BadRequest(f'invalid Availability: "{text}"')
     return value
 
 

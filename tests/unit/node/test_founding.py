@@ -62,7 +62,7 @@ def test_ingress_is_there_from_the_start():
 
 
 def test_pools_have_defaults():
-    assert founding.check_pools([], 0) == (["10.0.0.0/8"], 24)
+    assert founding.check_pools([], 0) == founding.check_pools([], 40) == (["10.0.0.0/8"], 24)
     assert founding.check_pools(["172.30.0.0/16"], 26) == (["172.30.0.0/16"], 26)
 
 
@@ -71,8 +71,9 @@ def test_pools_have_defaults():
     [
         (["10.0.0.0/8"], 30, "subnet size is out of range: 30"),
         (["10.0.0.0/26"], 24, "Subnet size is too small for pool"),
-        (["nonsense"], 24, "invalid base pool nonsense"),
-        (["10.0.0.1/8"], 24, "invalid base pool"),
+        (["nonsense"], 24, "invalid base pool nonsense: invalid CIDR address: nonsense"),
+        (["10.0.0.1/8"], 24, "invalid base pool 10.0.0.1/8: it has host bits set, 10.0.0.0/8 has not"),
+        (["10.0.0.0/8"], 7, 'invalid CIDR: "10.0.0.0/8". Subnet size is too small for pool: 7'),
         (["10.0.0.0/8", "10.5.0.0/16"], 24, "overlaps"),
     ],
 )

@@ -207,6 +207,19 @@ swarm update --external-ca odd
 2: swarm join --token {worker} {a1}:2377
 2: node ls
 2: swarm ca
+info --format "{{json .Swarm}}" => .
+2: api GET /swarm
+2: api GET /swarm/unlockkey
+2: api GET /services?status=odd
+2: api POST /services/create < {"Name": "x"}
+2: api POST /services/x/update?version=x < {}
+2: api DELETE /nodes/x
+2: api POST /swarm/update?version=1 < {}
+2: api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a2}"}
+2: api POST /swarm/unlock < {"UnlockKey": "x"}
+2: api GET /tasks/x/logs?stdout=1
+2: info --format "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.Swarm.Nodes}} {{.Swarm.Managers}}"
+2: info --format "{{json .Swarm.Cluster}} {{len .Swarm.RemoteManagers}} {{json .Swarm.Warnings}}"
 2: swarm leave ?
 node ls --format {{.Status}} --filter name=host2 => Down
 node rm host2
@@ -586,6 +599,40 @@ swarm update --autolock=false
 swarm unlock-key
 swarm init --force-new-cluster --advertise-addr {a1} ?
 node ls --format {{.Hostname}},{{.ManagerStatus}} => Leader
+swarm leave -f
+swarm init --advertise-addr {a1} ?
+api POST /swarm/update?version=1&rotateWorkerToken=1 < {"Name": "default"}
+api POST /swarm/init < {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "{a1}"}
+api POST /swarm/join < {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["{a1}:2377"], "JoinToken": "odd"}
+api POST /swarm/unlock < {"UnlockKey": "x"}
+api GET /swarm/unlockkey
+info --format "{{json .Swarm.RemoteManagers}} {{json .Swarm.Warnings}} {{.Swarm.Nodes}} {{.Swarm.Managers}}"
+info --format {{.Swarm.NodeAddr}}
+api POST /services/create < {"Name": "p1", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8090}]}}
+api POST /services/create < {"Name": "p2", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, "EndpointSpec": {"Ports": [{"TargetPort": 81, "PublishedPort": 8090}]}}
+api POST /services/create < {"Name": "p3", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, \
+    "EndpointSpec": {"Ports": [{"TargetPort": 81, "PublishedPort": 8090, "Protocol": "udp"}]}}
+api POST /services/create < {"Name": "p4", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, \
+    "EndpointSpec": {"Ports": [{"TargetPort": 81, "PublishedPort": 8090, "PublishMode": "host"}]}}
+api POST /services/create < {"Name": "p5", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, \
+    "EndpointSpec": {"Ports": [{"TargetPort": 81, "PublishedPort": 8091, "PublishMode": "host"}]}}
+api POST /services/create < {"Name": "p7", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, "EndpointSpec": {"Ports": [{"TargetPort": 82, "PublishedPort": 8091}]}}
+service ls --format "{{.Name}} {{.Ports}}"
+service update --detach --publish-add 8091:80 p1
+api POST /services/create < {"Name": "p6", "TaskTemplate": {"ContainerSpec": {"Image": "redis:3.0.6"}}, \
+    "Mode": {"Replicated": {"Replicas": 0}}, \
+    "EndpointSpec": {"Ports": [{"TargetPort": 82, "PublishedPort": 8091, "PublishMode": "host"}]}}
+service update --detach --publish-rm 80 p1
+service update --detach --publish-add 8090:82 p3
+service ls --format "{{.Name}} {{.Ports}}"
+service inspect p3
+service rm p1 p3 p5 p6
 swarm leave -f
 """
 

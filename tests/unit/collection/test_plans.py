@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,26 @@ def test_a_kernel_that_enforces_apparmor_needs_its_parser(
         (tmp_path / "enabled").write_text(enabled)
     monkeypatch.setattr(hostfacts, "APPARMOR", (str(tmp_path), str(tmp_path / "enabled")))
     assert ("apparmor_parser" in hostfacts.needed_commands()) == needed
+
+
+def test_a_process_that_closes_files_meanwhile_is_still_known_for_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents open and close connections all the time: site.yml once took a busy one's ports for the kernel's."""
+    vanished = []
+
+    def readlink(path: str) -> str:
+        if path.startswith(f"/proc/{os.getpid()}/fd/") and not vanished:
+            vanished.append(path)
+            raise FileNotFoundError(path)
+        return real(path)
+
+    real = os.readlink
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        monkeypatch.setattr(hostfacts.os, "readlink", readlink)
+        assert hostfacts.listening([("tcp", port)]) == {f"{port}/tcp": Path("/proc/self/comm").read_text().strip()}
+    assert vanished
 
 
 TUNNELS = """

@@ -90,6 +90,21 @@ def kernel_features():
     }
 
 
+def open_files(pid):
+    """What a process has open, in the words of /proc; nothing when it is gone. A file that is closed just now is left
+    out, not the others with it."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+
+
 def listening(ports):
     """Who listens on which of these ports: {"2377/tcp": "swarm-agent"}. The kernel's sockets, for VXLAN and WireGuard,
     count as the agent's where one is installed."""
@@ -102,11 +117,7 @@ def listening(ports):
                     inodes[fields[9]] = f"{number}/{protocol}"
     found = dict.fromkeys(inodes.values(), "the kernel")
     for pid in [entry for entry in os.listdir("/proc") if entry.isdigit()] if inodes else []:
-        try:
-            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            continue
-        for link in links:
+        for link in open_files(pid):
             if link.startswith("socket:[") and link[8:-1] in inodes:
                 command = contents(f"/proc/{pid}/cmdline").replace("\0", " ")
                 name = "swarm-agent" if "swarm-agent" in command else contents(f"/proc/{pid}/comm")

@@ -265,7 +265,7 @@ def _host_config(
     if spec.init is not None:
         host["Init"] = spec.init
     driver = task.spec.log_driver or task.log_driver  # the cluster's default
-    if driver is not None and driver.name:
+    if driver is not None and (driver.name or driver.options):  # options alone are for the engine's default driver
         host["LogConfig"] = {"Type": driver.name, "Config": driver.options}
     host |= _beyond_swarm(task_options(task.service_labels))
     host["RestartPolicy"] = {"Name": "no"}  # the cluster restarts by a new task

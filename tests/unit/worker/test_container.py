@@ -178,6 +178,20 @@ def test_every_container_field_arrives() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("own", "default", "wanted"),
+    [
+        (None, None, None),
+        (None, Driver("syslog"), {"Type": "syslog", "Config": {}}),
+        (Driver("local"), Driver("syslog"), {"Type": "local", "Config": {}}),
+        (Driver("", {"max-size": "1m"}), None, {"Type": "", "Config": {"max-size": "1m"}}),  # of the engine's default
+        (Driver(), Driver("syslog"), None),  # nothing of the cluster's: the engine's default
+    ],
+)
+def test_where_a_container_logs_to(own: Driver | None, default: Driver | None, wanted: dict[str, Any] | None) -> None:
+    assert made(a_task(template={"log_driver": own}, log_driver=default))["HostConfig"].get("LogConfig") == wanted
+
+
 def test_labels_of_the_service_ask_for_what_its_spec_cannot_say() -> None:
     labels = {
         "swarm.task.devices": "/dev/fuse,/dev/kvm:/dev/kvm:rw",

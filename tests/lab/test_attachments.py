@@ -23,7 +23,11 @@ def hosts(lab: Lab) -> list[Host]:
     eventually(lambda: len(running(first, "web")) == 2)
     yield list(lab)
     for host in lab:
-        names = [n for n in host.engine("ps -a --format {{.Names}}").lines if n in ("one", "two", "three", "joiner")]
+        names = [
+            n
+            for n in host.engine("ps -a --format {{.Names}}").lines
+            if n in ("one", "two", "three", "joiner", "chosen")
+        ]
         if names:
             host.engine("rm", "-f", *names)
 
@@ -58,6 +62,20 @@ def test_containers_on_any_host_reach_each_other_and_services(hosts):
         eventually(lambda host=host, name=name: host.docker("exec", name, "ping", "-c1", "-W1", "two").out)
         eventually(lambda host=host, name=name: host.docker("exec", name, "ping", "-c1", "-W1", "pair").out)
         assert eventually(lambda host=host, name=name: host.docker("exec", name, "wget", "-qO-", "http://web").out)
+
+
+def test_a_container_may_ask_for_an_address(hosts):
+    first, second, _ = hosts
+    wanted = address(second, "two").rpartition(".")[0] + ".77"
+    run(first, "chosen", "--ip", wanted)
+    assert address(first, "chosen") == wanted
+    eventually(lambda: second.docker("exec", "two", "ping", "-c1", "-W1", "chosen").out)
+    taken = second.docker("run", "--rm", "--network", "open", "--ip", wanted, "alpine", "true", check=False)
+    assert f"cannot have address {wanted} on network open: it is in use" in taken.err
+    outside = second.docker("run --rm --network open --ip 192.0.2.9 alpine true", check=False)
+    assert "the network has no such address to give" in outside.err
+    first.docker("rm -f chosen")
+    eventually(lambda: f"{wanted}/24" not in places(first))
 
 
 def test_tasks_reach_plain_containers_by_name(hosts):

@@ -75,8 +75,8 @@ class NetworkAttachments(Protocol):
     def networks(self) -> Sequence[Network]:
         """The cluster networks that this host has."""
 
-    async def attach(self, network: str) -> NetworkPlace:
-        """A new place; `bind` or `release` it. Raises ClusterError."""
+    async def attach(self, network: str, address: str = "") -> NetworkPlace:
+        """A new place, at an IPv4 address if one is given; `bind` or `release` it. Raises ClusterError."""
 
     async def bind(self, task_id: str, container_id: str) -> None:
         """The place is this container's. Raises ClusterError."""

@@ -7,6 +7,7 @@ in it. A request that names only the engine's networks is passed on as it came.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import msgspec
@@ -119,10 +120,13 @@ class PlainContainers:
         attachments = self._node.attachments
         assert attachments is not None
         given = (config or {}).get("IPAMConfig") or {}
-        if given.get("IPv4Address") or given.get("IPv6Address"):
-            raise BadRequest(f"the managers choose the addresses on network {name}; a container cannot bring its own")
+        if given.get("IPv6Address"):
+            raise BadRequest(f"IPv6 addresses on network {name} follow from those of IPv4: ask for one of these (--ip)")
+        address = str(given.get("IPv4Address") or "")
+        if address and not _is_ipv4(address):
+            raise BadRequest(f"invalid IPv4 address: {address}")
         try:
-            return await attachments.attach(name)
+            return await attachments.attach(name, address)
         except ClusterError as error:
             if error.status == 404:
                 return None
@@ -164,6 +168,14 @@ def _endpoint(config: Any, place: NetworkPlace, version: tuple[int, int]) -> dic
     if version >= MAC_IN_ENDPOINT:
         changed["MacAddress"] = place.mac
     return changed
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _overlay(network: dict[str, Any]) -> str:

@@ -98,6 +98,10 @@ class AddressPool(NumberPool):
         for address in reserved:
             self._held[to_int(address)] += 1  # not held: addresses are given from the first on
 
+    def can_give(self, number: int) -> bool:
+        """It is one to be given, and nobody has it."""
+        return self.first <= number <= self.last and not self.is_held(number)
+
     def text(self, number: int) -> str:
         """The address with prefix length, as objects hold it: "10.0.1.5/24"."""
         return f"{to_text(number)}/{self.prefix}"

@@ -50,6 +50,7 @@ from .addresses import (
     AddressPool,
     NumberPool,
     SubnetPool,
+    to_int,
     to_text,
 )
 from .holdings import VXLAN_OPTION, Holdings, is_allocated, is_overlay, vni
@@ -333,6 +334,17 @@ class AllocatorCore:
             raise Shortage(f"failed to allocate {what} on network {network.spec.name}: could not find an available IP")
         return pool, number
 
+    def _task_address(self, network: Network, task: Task) -> tuple[AddressPool, int]:
+        """The next address, or the one that the task wants."""
+        if not task.wanted_address:
+            return self._address(network, f"an address for task {task.id}")
+        pool, number = self._holdings.pool(network.id), to_int(task.wanted_address)
+        if pool is None or not pool.can_give(number):
+            held = pool is not None and pool.is_held(number)
+            why = "it is in use" if held else "the network has no such address to give"
+            raise Shortage(f"cannot have address {task.wanted_address} on network {network.spec.name}: {why}")
+        return pool, number
+
     # --- services ----------------------------------------------------------------------------------------------------
 
     def _plan_service(self, service: Service) -> Service | None:
@@ -429,7 +441,7 @@ class AllocatorCore:
         for network in {network.id: network for network in found}.values():
             addresses = []
             if is_overlay(network):
-                pool, number = self._address(network, f"an address for task {task.id}")
+                pool, number = self._task_address(network, task)
                 addresses = [pool.text(number), *_beside(network, pool.text(number))]
             attachments.append(NetworkAttachment(network=network, addresses=addresses))
         return attachments

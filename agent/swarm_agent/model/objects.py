@@ -186,6 +186,8 @@ class Task(Stored, frozen=True):
     cause: str = msgspec.field(default="", name="_Cause")
     # UpdateStatus.started_at of the update whose worker made this task; empty for tasks made for another reason.
     update: str = msgspec.field(default="", name="_Update")
+    # Of a plain container's place on a network: the IPv4 address that its user wants it to have.
+    wanted_address: str = msgspec.field(default="", name="_WantedAddress")
     # The cluster's default log driver when the task was made, used when the spec names none.
     log_driver: Driver | None = msgspec.field(default=None, name="_LogDriver")
 

@@ -32,6 +32,7 @@ from swarm_agent.store.tx import Tx
 ATTACH, BIND, DETACH = "/v1/attach", "/v1/attach/bind", "/v1/attach/release"
 RUNTIME = "attachment"
 TIMEOUT = 15.0  # seconds for the allocator and the scheduler; Swarm's clients wait 20
+PATIENCE = 5.0  # seconds, for who wants an address that another has
 
 _ID = re.compile(r"[0-9a-z]{25}")
 
@@ -43,6 +44,7 @@ class AttachRequest(msgspec.Struct, frozen=True):
 
     task_id: str  # a new id, chosen by the node
     network: str  # id, name or beginning of the id
+    address: str = ""  # of IPv4, when the container is to have a certain one
 
 
 class AttachAnswer(msgspec.Struct, frozen=True):
@@ -63,7 +65,7 @@ def is_attachment(task: Task) -> bool:
     return task.spec.runtime == RUNTIME
 
 
-def create_attachment(tx: Tx, task_id: str, node_id: str, term: str) -> Task:
+def create_attachment(tx: Tx, task_id: str, node_id: str, term: str, address: str = "") -> Task:
     """The new task. Raises NotFound, BadRequest (ambiguous), PermissionDenied."""
     network = find(tx, Network, term)
     if not network.spec.attachable or network.spec.ingress:
@@ -78,6 +80,7 @@ def create_attachment(tx: Tx, task_id: str, node_id: str, term: str) -> Task:
         ),
         status=TaskStatus(timestamp=tx.now, state=TaskState.NEW, message="created"),
         desired_state=TaskState.RUNNING,
+        wanted_address=address,
     )
     return tx.create(task)
 
@@ -133,7 +136,7 @@ class AttachmentRoutes:
         node_id, asked = await self._asked(request, AttachRequest)
         if _ID.fullmatch(asked.task_id) is None:
             raise InvalidArgument(f"{asked.task_id!r} is no id for a task")
-        task = await attach(self._store(), asked.task_id, node_id, asked.network)
+        task = await attach(self._store(), asked.task_id, node_id, asked.network, asked.address)
         return web.json_response(body=msgspec.json.encode(AttachAnswer(task)))
 
     async def _bind(self, request: web.Request) -> web.Response:
@@ -147,13 +150,16 @@ class AttachmentRoutes:
         return web.json_response({})
 
 
-async def attach(store: Store, task_id: str, node_id: str, term: str) -> Task:
-    """Make an attachment and wait until it has its address and its node knows. Raises ClusterError."""
+async def attach(store: Store, task_id: str, node_id: str, term: str, address: str = "") -> Task:
+    """Make an attachment and wait until it has its address and its node knows. Raises ClusterError when it gets none.
+
+    One who wants a certain `address` waits less long: whoever gives it up does so within moments, or not soon.
+    """
     changed = asyncio.Event()
     unsubscribe = store.subscribe(lambda changes: changed.set())
     try:
-        await store.update(lambda tx: create_attachment(tx, task_id, node_id, term))
-        async with asyncio.timeout(TIMEOUT):
+        await store.update(lambda tx: create_attachment(tx, task_id, node_id, term, address))
+        async with asyncio.timeout(min(TIMEOUT, PATIENCE) if address else TIMEOUT):
             while True:
                 changed.clear()
                 task = store.view().get(Task, task_id)

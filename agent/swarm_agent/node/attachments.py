@@ -119,15 +119,17 @@ class Attachments:
 
     # --- for the front door ------------------------------------------------------------------------------------------
 
-    async def attach(self, network: str) -> Place:
+    async def attach(self, network: str, address: str = "") -> Place:
         """A place on the network (id, name or beginning of id), for a container to be. `bind` or `release` it.
+        `address`: of IPv4, when it has to be a certain one.
 
-        Raises ClusterError: 404 when the cluster has no such network, 403 when it is not attachable.
+        Raises ClusterError: 404 when the cluster has no such network, 403 when it is not attachable or the address not
+        to be had.
         """
         task_id = new_id(self._rng)  # known before the task can come with the assignments
         self._being_made.add(task_id)
         try:
-            answer = await self._ask(ATTACH, _encode(AttachRequest(task_id, network)))
+            answer = await self._ask(ATTACH, _encode(AttachRequest(task_id, network, address)))
         except BaseException:
             self._being_made.discard(task_id)
             raise
@@ -182,10 +184,13 @@ class Attachments:
     async def _compare(self) -> None:
         for task_id in self._rows.keys() - self._tasks.keys():
             await self._silence(task_id)
-        for task in list(self._tasks.values()):
-            if task.id in self._being_made:
+        for task_id in list(self._tasks):
+            task = self._tasks.get(task_id)
+            if task is None or task_id in self._being_made:
                 continue
             container = await self._container(task)
+            if self._tasks.get(task_id) is not task:
+                continue  # the leader has told of it anew, which is a reason to look again
             if container is None:
                 await self._silence(task.id)
                 self._tasks.pop(task.id, None)

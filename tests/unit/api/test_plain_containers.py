@@ -34,10 +34,12 @@ class Attachments:
         self.bound: list[tuple[str, str]] = []
         self.released: list[str] = []
         self.asked: list[str] = []
+        self.wanted: list[str] = []
         self.woken = 0
 
-    async def attach(self, network: str) -> Place:
+    async def attach(self, network: str, address: str = "") -> Place:
         self.asked.append(network)
+        self.wanted.append(address)
         if network == "closed":
             raise PermissionDenied("network closed not manually attachable")
         if network != "open":
@@ -163,10 +165,25 @@ async def test_a_place_is_given_back_when_the_engine_refuses(door, engine):
     assert door.node.attachments.bound == []
 
 
-async def test_addresses_are_the_managers_to_choose(door):
+async def test_an_address_is_asked_for(door):
     body = created("open", IPAMConfig={"IPv4Address": "10.0.1.99"})
-    status, answer = await door.call("POST", "/v1.41/containers/create", body)
-    assert status == 400 and "a container cannot bring its own" in answer["message"]
+    assert (await door.call("POST", "/v1.41/containers/create", body))[0] == 201
+    config = {"Container": "box", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "10.0.1.98"}}}
+    assert (await door.call("POST", "/v1.41/networks/open/connect", config))[0] == 200
+    assert door.node.attachments.wanted == ["10.0.1.99", "10.0.1.98"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"IPv4Address": "odd"}, "invalid IPv4 address: odd"),
+        ({"IPv6Address": "fd00::9"}, "follow from those of IPv4"),
+    ],
+)
+async def test_addresses_that_are_none_or_cannot_be_chosen(door, given, text):
+    status, answer = await door.call("POST", "/v1.41/containers/create", created("open", IPAMConfig=given))
+    assert status == 400 and text in answer["message"]
+    assert door.node.attachments.asked == []
 
 
 async def test_connecting_and_disconnecting(door, engine):

@@ -30,6 +30,23 @@ from tests.unit.manager.allocator_world import (
 # --- tasks and nodes -------------------------------------------------------------------------------------------------
 
 
+def test_a_task_gets_the_address_that_it_wants_or_none() -> None:
+    net = network("front", "10.5.0.0/24")
+    web = service("web", "front", mode="dnsrr")
+    wants = [
+        task(web, wanted_address=wanted) for wanted in ("10.5.0.77", "10.5.0.77", "10.9.0.1", "10.5.0.1", "10.5.0.254")
+    ]
+    world = World(net, web, *wants, task(web))
+    world.plan()
+    assert world.get(wants[0]).networks_attachments[0].addresses == ["10.5.0.77/24"]
+    why = [world.get(each).status.err.partition(": ")[2] for each in wants[1:]]
+    assert why == ["it is in use", "the network has no such address to give", "it is in use", why[1]]
+    assert world.get(wants[2]).status.err.startswith("cannot have address 10.9.0.1 on network front: ")
+    world.drop(wants[0])
+    world.plan()
+    assert world.get(wants[1]).networks_attachments[0].addresses == ["10.5.0.77/24"]
+
+
 def test_a_task_keeps_its_address_until_it_is_seen_to_have_ended() -> None:
     net = network("tiny", "10.5.0.0/29")
     web = service("web", "tiny", mode="dnsrr")

@@ -55,6 +55,19 @@ async def test_a_place_is_given_when_it_has_an_address(store):
     assert (await waiting).networks_attachments[0].addresses == ["10.0.1.7/24"]
 
 
+async def test_an_address_that_is_not_to_be_had_is_waited_for_less_long(store, monkeypatch):
+    monkeypatch.setattr(routes, "PATIENCE", 0.05)
+    waiting = asyncio.create_task(routes.attach(store, TASK_ID, "n1", "open", "10.0.1.9"))
+    while store.view().get(Task, TASK_ID) is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    made = store.view().get(Task, TASK_ID)
+    assert made.wanted_address == "10.0.1.9"
+    await store.update(lambda tx: tx.update(replace(made, status=TaskStatus(state=TaskState.NEW, err="it is in use"))))
+    with pytest.raises(UnknownError, match="it is in use"):
+        await waiting
+    assert store.view().get(Task, TASK_ID) is None
+
+
 async def test_what_cannot_be_attached_leaves_nothing(store, monkeypatch):
     monkeypatch.setattr(routes, "TIMEOUT", 0.05)
     for term, error, text in (
@@ -224,6 +237,29 @@ async def test_a_place_is_kept_while_its_container_is_being_made(attachments, pl
     assert released(plane) == []
     attachments.assign(assigned(placed(task, "box1")))
     await until(lambda: place.task_id in plane.rows)
+
+
+async def test_a_place_is_kept_when_its_container_comes_while_another_is_looked_at(attachments, plane):
+    """It was judged by what the leader had said before, as a place without a container, and given back."""
+    plane.has("box1")
+    place = await attachments.attach("open")
+    task = attachment(id=place.task_id)
+    slow, looking = asyncio.Event(), asyncio.Event()
+    inspect = plane.inspect
+
+    async def inspect_slowly(container):
+        looking.set()
+        await slow.wait()
+        return await inspect(container)
+
+    plane.inspect = inspect_slowly
+    attachments.assign(assigned(placed(attachment(id="a1"), "box1"), placed(task)))
+    await looking.wait()
+    plane.has("box2")
+    attachments.assign(assigned(placed(task, "box2")))
+    slow.set()
+    await until(lambda: place.task_id in plane.rows)
+    assert released(plane) == []
 
 
 async def test_a_place_that_nobody_uses_is_given_back(attachments, plane):

@@ -1,4 +1,5 @@
-"""Join tokens: `SWMTKN-1-DIGEST-SECRET`, as Swarm writes them.
+"""Join tokens: `SWMTKN-1-DIGEST-SECRET`, as Swarm writes them. Those of version 2, `SWMTKN-2-FIPS-DIGEST-SECRET`, are
+read too; FIPS is 1 where only hosts in FIPS mode may join.
 
 DIGEST is the SHA-256 of the root certificate in base 36, padded to 50 characters: the joining node checks by it that it
 talks to the right cluster, before it shows SECRET (16 random bytes, base 36, padded to 25). The token says nothing of
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from dataclasses import dataclass
 
 from swarm_agent.model.errors import BadRequest
@@ -17,6 +19,10 @@ from swarm_agent.model.ids import ALPHABET, to_base36
 PREFIX = "SWMTKN"
 DIGEST_LENGTH = 50
 SECRET_LENGTH = 25
+
+_TOKEN = re.compile(
+    rf"{PREFIX}-(1|2-(?P<fips>[01]))-(?P<digest>[{ALPHABET}]{{{DIGEST_LENGTH}}})-(?P<secret>[{ALPHABET}]{{{SECRET_LENGTH}}})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +50,11 @@ def new_token(root_pem: str, rng: random.Random) -> str:
 
 
 def parse_token(text: str) -> JoinToken:
-    """Raises BadRequest("invalid join token") on anything that is not a token of version 1 (or 2, FIPS)."""
-    parts = text.strip().split("-")
-    if (
-        len(parts) != 4
-        or parts[0] != PREFIX
-        or parts[1] not in ("1", "2")
-        or len(parts[2]) != DIGEST_LENGTH
-        or len(parts[3]) != SECRET_LENGTH
-        or any(char not in ALPHABET for char in parts[2] + parts[3])
-    ):
+    """Raises BadRequest, in Swarm's words, on what is no token and on one that only hosts in FIPS mode may use."""
+    found = _TOKEN.fullmatch(text.strip())
+    number = int(found["digest"], 36) if found is not None else 0
+    if found is None or number >= 1 << 256:
         raise BadRequest("invalid join token")
-    number = int(parts[2], 36)
-    if number >= 1 << 256:
-        raise BadRequest("invalid join token")
-    return JoinToken(number.to_bytes(32, "big"), parts[3])
+    if found["fips"] == "1":
+        raise BadRequest("node is not FIPS-enabled but cluster requires FIPS")
+    return JoinToken(number.to_bytes(32, "big"), found["secret"])

@@ -6,6 +6,8 @@ import random
 import ssl
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from swarm_agent.model.errors import BadRequest, InvalidArgument
 from swarm_agent.pki import authority, tls, tokens
@@ -45,6 +47,19 @@ def test_a_certificate_never_outlives_the_root_and_never_lives_less_than_an_hour
     assert authority.validity(short)[1] >= (NOW + datetime.timedelta(hours=1)).replace(microsecond=0)
 
 
+def test_a_root_is_swarms_an_elliptic_curve_for_twenty_years():
+    root = x509.load_pem_x509_certificate(Authority.create(NOW).cert.encode())
+    assert root.subject == root.issuer == x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "swarm-ca")])
+    assert root.public_key().curve.name == "secp256r1"
+    assert root.not_valid_after_utc - NOW > 20 * 365 * DAY - datetime.timedelta(seconds=1)
+
+
+def test_a_host_whose_clock_is_an_hour_late_believes_new_certificates():
+    root = Authority.create(NOW)
+    for cert in (root.cert, member(root, "n", "worker").cert):
+        assert authority.validity(cert)[0] <= NOW - datetime.timedelta(hours=1)
+
+
 def test_garbage_requests_are_refused():
     with pytest.raises(InvalidArgument):
         Authority.create(NOW).issue("not a request", Identity("n", "worker", "c"), NOW, DAY)
@@ -75,11 +90,29 @@ def test_a_token_names_its_root_and_survives_parsing():
     assert token.matches(root.cert) and not token.matches(other.cert)
 
 
+DIGEST, SECRET = "1kxftv4ofnc6mt30lmgipg6ngf9luhwqopfk1tz6bdmnkubg0e", "4myj5xihyto11dg1cn55w8p61"
+
+
+@pytest.mark.parametrize("prefix", ["SWMTKN-1", "SWMTKN-2-0"])
+def test_tokens_of_both_versions_are_read_as_swarmkit_does(prefix):
+    token = tokens.parse_token(f"{prefix}-{DIGEST}-{SECRET}")
+    assert token.digest.hex() == "3f72881f0095fc4e38ad6749af77f610c0b2d0506554c559a64b1b47935ac3ce"
+    assert token.secret == SECRET
+
+
+def test_a_token_for_fips_hosts_only_is_refused_with_the_reason():
+    with pytest.raises(BadRequest, match=r"^node is not FIPS-enabled but cluster requires FIPS$"):
+        tokens.parse_token(f"SWMTKN-2-1-{DIGEST}-{SECRET}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "SWMTKN-1-a-b",
+        f"SWMTKN-1-0-{DIGEST}-{SECRET}",
+        f"SWMTKN-2-{DIGEST}-{SECRET}",
+        f"SWMTKN-2-2-{DIGEST}-{SECRET}",
         "SWMTKN-3-" + "0" * 50 + "-" + "0" * 25,
         "x" * 90,
         "SWMTKN-1-" + "z" * 50 + "-" + "0" * 25,
@@ -107,6 +140,24 @@ async def _talk(server: ssl.SSLContext, client: ssl.SSLContext) -> bytes | None:
         assert await reader.read(1) == b"x"
         writer.close()
     return await seen
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_nothing_below_tls_1_2_is_spoken():
+    root = Authority.create(NOW)
+    manager = member(root, "m", "manager")
+    old = tls.client_context(member(root, "w", "worker"))
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await asyncio.wait_for(_talk(_lenient(tls.server_context(manager)), old), 5)
+    assert tls.client_context(manager).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def _lenient(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Without what else keeps old protocols out."""
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    return context
 
 
 async def test_members_know_each_other_and_strangers_stay_out():

@@ -16,6 +16,7 @@ import msgspec
 from aiohttp.client_proto import ResponseHandler
 
 from swarm_agent.model.errors import ClusterError
+from swarm_agent.node.admission import message_of
 
 from .message import Response
 from .versions import NEWEST, OLDEST, ApiVersion, parse_version, show
@@ -173,12 +174,12 @@ class EngineClient:
 
 
 class EngineRefused(ClusterError):
-    """The engine answered with an error, which is passed on as it is."""
+    """The engine answered with an error. `reply` passes on as it is, `str` is its text."""
 
     def __init__(self, reply: Response) -> None:
         self.reply = reply
         self.status = reply.status
-        super().__init__(reply.body.decode(errors="replace"))
+        super().__init__(message_of(reply.body))
 
 
 def _reason(error: BaseException) -> str:

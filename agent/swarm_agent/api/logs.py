@@ -237,7 +237,7 @@ class _Logs:
             if task.id in self._readers or task.spec.container_spec is None:
                 continue
             if not task.node_id:
-                if not task.desired_state.is_terminal:
+                if self._task_id:  # a service's log is of tasks that have begun, as in Swarm
                     self._reasons[f"task {task.id} has not been scheduled"] = None
             elif _has_container(task):
                 self._readers[task.id] = asyncio.create_task(self._read(task, later), name=f"log-{task.id}")

@@ -46,10 +46,13 @@ class LogEngine:
     more: asyncio.Queue[tuple[int, str, str] | None] = field(default_factory=asyncio.Queue)
     open: int = 0
     created: set[str] = field(default_factory=set)  # not started: their logs end at once, followed or not
+    refusal: str = ""  # what it says instead of any log
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         container = request.path.split("/")[-2]
         self.queries.append(dict(request.query))
+        if self.refusal:
+            return web.json_response({"message": self.refusal}, status=501)
         if container not in self.logs:
             return web.json_response({"message": f"No such container: {container}"}, status=404)
         reply = web.StreamResponse()
@@ -203,21 +206,40 @@ async def test_unknown_services_and_tasks(world):
     assert await world[0].call("GET", "/tasks/no-id/logs?stdout=1") == (404, {"message": "task no-id not found"})
 
 
+def incomplete(*reasons: str) -> tuple[int, str]:
+    """The last frame of a log that lacks something."""
+    text = "warning: incomplete log stream. some logs could not be retrieved for the following reasons: "
+    return 3, f"Error grabbing logs: rpc error: code = Unknown desc = {text}{', '.join(reasons)}\n"
+
+
 async def test_what_is_missing_is_said_at_the_end(world):
-    door, first, _ = world
+    door, first, second = world
     gone = make_node("node00000000000000000000c", "third", state="down")
+    await put(door, gone, task_of(1, container="aa"), task_of(2, OTHER, "bb"), task_of(3, gone.id, "cc"))
+    first.logs["aa"], second.refusal = [(1, "", "hello\n")], "configured logging driver does not support reading"
+    (line, end) = frames((await get(door, "/services/web/logs?stdout=1"))[2])
+    assert line == (1, "hello\n")
+    assert end == incomplete(f"node {gone.id} is not available", f"task task{2:021d}: {second.refusal}")
+
+
+async def test_a_node_that_goes_away_while_it_is_read_is_named(world):
+    door, first, _ = world
+    await put(door, task_of(1, container="aa"))
+    first.logs["aa"] = [(1, "", "cut off\n")]
+    first.encode = lambda *line: (_ for _ in ()).throw(ConnectionResetError)  # type: ignore[method-assign]
+    end = incomplete(f"node {NODE_ID} disconnected unexpectedly")
+    assert frames((await get(door, "/services/web/logs?stdout=1"))[2]) == [end]
+
+
+async def test_a_task_that_waits_for_a_node_lacks_in_its_own_log_only(world):
+    """As in Swarm, where a service's log is of the tasks that have begun: `docker service logs` ends with 0."""
+    door, first, _ = world
     waiting = replace(task_of(4, node_id=""), status=TaskStatus(state=TaskState.PENDING))
-    await put(door, gone, task_of(1, container="aa"), task_of(3, gone.id, container="cc"), waiting)
+    await put(door, task_of(1, container="aa"), waiting)
     first.logs["aa"] = [(1, "", "hello\n")]
-    assert frames((await get(door, "/services/web/logs?stdout=1"))[2]) == [
-        (1, "hello\n"),
-        (
-            3,
-            "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not "
-            f"be retrieved for the following reasons: task {waiting.id} has not been scheduled, "
-            f"node {gone.id} is not available\n",
-        ),
-    ]
+    assert frames((await get(door, "/services/web/logs?stdout=1"))[2]) == [(1, "hello\n")]
+    end = incomplete(f"task {waiting.id} has not been scheduled")
+    assert frames((await get(door, f"/tasks/{waiting.id}/logs?stdout=1"))[2]) == [end]
 
 
 async def test_a_container_that_is_gone_is_no_problem(world):

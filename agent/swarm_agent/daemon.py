@@ -75,7 +75,8 @@ def serve_forwarded(manager: ManagerRole) -> ApiHandler:
     """The handler of API requests that other managers pass on to this one."""
 
     async def handle(data: bytes) -> bytes:
-        return encode_response(await ClusterApi(manager.store, quorum=manager).handle(decode_request(data)))
+        api = ClusterApi(manager.store, quorum=manager, external=manager)
+        return encode_response(await api.handle(decode_request(data)))
 
     return handle
 

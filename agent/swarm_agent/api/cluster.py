@@ -16,7 +16,7 @@ from swarm_agent.model.errors import ClusterError
 from swarm_agent.store.store import Store
 
 from .context import AbsentStore, Context
-from .control_protocol import Quorum
+from .control_protocol import ExternalAuthorities, Quorum
 from .message import Request, Response, error_of, error_response
 from .routes import NETWORKS, match
 
@@ -32,11 +32,18 @@ class ClusterApi:
     """Serves requests from a manager's store."""
 
     def __init__(
-        self, store: Store | AbsentStore, rng: random.Random | None = None, *, quorum: Quorum | None = None
+        self,
+        store: Store | AbsentStore,
+        rng: random.Random | None = None,
+        *,
+        quorum: Quorum | None = None,
+        external: ExternalAuthorities | None = None,
     ) -> None:
-        """`quorum` guards the raft group; without it the nodes' own manager status decides."""
+        """`quorum` guards the raft group; without it the nodes' own manager status decides. Without `external` outer
+        certificate authorities are believed to be there."""
         self._store = store
         self._quorum = quorum
+        self._external = external
         self._rng = rng if rng is not None else secrets.SystemRandom()
 
     async def handle(self, request: Request) -> Response:
@@ -47,7 +54,8 @@ class ClusterApi:
         route, term = found
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await route.handler(Context(request, self._store, self._rng, term, self._quorum))
+                context = Context(request, self._store, self._rng, term, self._quorum, self._external)
+                return await route.handler(context)
         except TimeoutError:
             return error_response(500, TIMEOUT_TEXT)
         except ClusterError as error:

@@ -14,7 +14,7 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import View
 
-from .control_protocol import Quorum
+from .control_protocol import ExternalAuthorities, Quorum
 from .message import JSON, Request, Response, json_list
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ class Context:
     rng: random.Random
     term: str = ""
     quorum: Quorum | None = None
+    external: ExternalAuthorities | None = None
 
     async def read(self) -> View:
         """The state, with everything that was acknowledged before this request."""

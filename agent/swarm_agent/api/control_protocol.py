@@ -25,7 +25,14 @@ class Quorum(Protocol):
         """Whether the node is a member of the raft group."""
 
 
-class ManagerHandle(Quorum, Protocol):
+class ExternalAuthorities(Protocol):
+    """Certificate authorities outside the cluster."""
+
+    async def reaches_external(self, root: str, urls: Sequence[str]) -> bool:
+        """Whether one of these is there and under that root."""
+
+
+class ManagerHandle(Quorum, ExternalAuthorities, Protocol):
     """This node's manager role."""
 
     @property

@@ -273,7 +273,7 @@ class LocalApi:
             request = await self._resolve_host_networks(manager, request)
         if request.method != "GET" and not manager.is_leader and self._forward is not None:
             return await self._forward(manager.leader_addr, request)
-        return await ClusterApi(manager.store, quorum=manager).handle(request)
+        return await ClusterApi(manager.store, quorum=manager, external=manager).handle(request)
 
     async def _resolve_host_networks(self, manager: ManagerHandle, request: Request) -> Request:
         """A service may name a host's own `host`, `bridge`, `none`, also by the id that this host's engine gave it; any

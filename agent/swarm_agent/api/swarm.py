@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+
 from msgspec.structs import replace
 
 from swarm_agent.manager.control import cluster as control
-from swarm_agent.manager.control.roots import public_ca
+from swarm_agent.manager.control.roots import new_reliance, no_external, public_ca
 from swarm_agent.model.base import encode
 from swarm_agent.model.objects import Cluster
 from swarm_agent.model.specs import SwarmSpec
@@ -36,6 +38,7 @@ async def update_swarm(context: Context) -> Response:
         request.strict_flag(f"rotate{role}Token", detailed=False) for role in ("Worker", "Manager")
     )
     rotate_unlock_key = request.strict_flag("rotateManagerUnlockKey", detailed=False)
+    await _check_reliance(context, spec)
     await context.update(
         lambda tx: control.update_cluster(
             tx,
@@ -48,6 +51,16 @@ async def update_swarm(context: Context) -> Response:
         )
     )
     return EMPTY
+
+
+async def _check_reliance(context: Context, spec: SwarmSpec) -> None:
+    """An external CA that is not there could not sign for any node. Raises InvalidArgument."""
+    cluster = control.get_cluster(context.store.view())
+    needed = new_reliance(cluster, spec.ca_config, datetime.datetime.now(datetime.UTC))
+    if needed is None or context.external is None:
+        return
+    if not await context.external.reaches_external(needed.root, needed.urls):
+        raise no_external(needed.which)
 
 
 async def unlock_key(context: Context) -> Response:

@@ -35,6 +35,7 @@ from .management import ManagementServer
 from .manager_routes import ApiHandler
 from .peers import PeerTransport
 from .role_keeper import UNREACHABLE, RoleKeeper, can_remove
+from .signing import reaches
 from .state import SavedState, StateFolder
 from .streams import StreamBroker
 
@@ -214,6 +215,10 @@ class ManagerRole:
     def external_context(self, root: str) -> ssl.SSLContext:
         """For talking to an external certificate authority under that root."""
         return tls.external_context(self._certificates.present, root)
+
+    async def reaches_external(self, root: str, urls: Sequence[str]) -> bool:
+        """Whether one of these certificate authorities is there and under that root."""
+        return await reaches(urls, self.external_context(root))
 
     @property
     def ready(self) -> bool:

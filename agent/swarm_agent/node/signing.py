@@ -12,7 +12,8 @@ import asyncio
 import datetime
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -26,6 +27,7 @@ from swarm_agent.pki.authority import ROLE_UNITS, Authority, Identity
 log = logging.getLogger(__name__)
 
 EXTERNAL_TIMEOUT = 10.0  # seconds for one URL
+REACH_TIMEOUT = 5.0  # seconds to answer a call, as in Swarm
 
 ExternalContext = Callable[[str], ssl.SSLContext]
 """Makes the TLS context for talking to an external authority, which may be one under the given root (PEM)."""
@@ -53,6 +55,26 @@ async def sign(
     else:
         raise SigningFailed("the cluster has neither the key of its root certificate nor an external CA for it")
     return cert + cluster.cross_signed
+
+
+async def reaches(urls: Iterable[str], context: ssl.SSLContext) -> bool:
+    """Whether one of the external authorities is there and who it should be; it is asked for nothing."""
+    found = await asyncio.gather(*(_answers(url, context) for url in urls))
+    return any(found)
+
+
+async def _answers(url: str, context: ssl.SSLContext) -> bool:
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT):
+            port = parts.port or (443 if secure else 80)
+            _, writer = await asyncio.open_connection(parts.hostname, port, ssl=context if secure else None)
+    except (OSError, TimeoutError, ValueError) as error:
+        log.warning("the external CA %s is unreachable or not valid: %s", url, error or "timeout")
+        return False
+    writer.close()
+    return True
 
 
 async def _sign_externally(urls: list[str], root: str, csr: str, identity: Identity, context: ssl.SSLContext) -> str:

@@ -7,7 +7,7 @@ import json
 import random
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class Manager:
     is_leader: bool = True
     leader_addr: str = "10.1.1.1:2377"
     needed: set[str] = field(default_factory=set)  # managers without which there is no quorum
+    authorities: set[str] = field(default_factory=set)  # URLs of external CAs that answer
     history: History = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,9 @@ class Manager:
 
     def can_remove(self, node_id: str) -> bool:
         return node_id not in self.needed
+
+    async def reaches_external(self, root: str, urls: Sequence[str]) -> bool:
+        return not self.authorities.isdisjoint(urls)
 
     def is_raft_member(self, node_id: str) -> bool:
         node = self.store.view().get(Node, node_id)

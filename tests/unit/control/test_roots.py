@@ -156,7 +156,7 @@ def short_lived() -> Authority:
         (lambda old, new: CAConfig(signing_ca_cert=new.cert + old.cert, signing_ca_key=new.key), "multiple"),
         (lambda old, new: CAConfig(signing_ca_cert=_member(new, "").cert, signing_ca_key=new.key), "not one of a cert"),
         (lambda old, new: brought(short_lived()), "expires too soon"),
-        (lambda old, new: CAConfig(signing_ca_cert=old.cross_sign(old.cert), signing_ca_key=old.key), "same key"),
+        (lambda old, new: CAConfig(signing_ca_cert=old.cross_sign(old.cert), signing_ca_key=old.key), "identical key"),
     ],
 )
 def test_roots_that_are_refused(old, new, config, text):
@@ -188,6 +188,27 @@ def test_external_authorities_count_for_their_own_root_only(old, new):
     assert roots.external_urls(config, new.cert, old.cert) == ["https://for-new"]
     during = roots.with_root_of(cluster_of(old), replace(config, signing_ca_cert=new.cert), NOW)
     assert (during.next_ca_cert, during.next_ca_key) == (new.cert, "")
+
+
+def test_an_update_needs_the_external_authorities_that_it_makes_the_cluster_rely_on(old, new):
+    def outside(url: str, root: str = "") -> CAConfig:
+        return CAConfig(external_cas=[ExternalCA(protocol="cfssl", url=url, ca_cert=root)])
+
+    def needed(cluster: Cluster, ca: CAConfig) -> roots.Reliance | None:
+        return roots.new_reliance(cluster, ca, NOW)
+
+    cluster = cluster_of(old)
+    desired = replace(outside("https://new", new.cert), signing_ca_cert=new.cert)
+    assert needed(cluster, desired) == roots.Reliance(new.cert, ["https://new"], "desired")
+    assert needed(cluster, replace(desired, signing_ca_key=new.key)) is None
+    assert needed(cluster, outside("https://old")) is None, "the cluster signs itself"
+
+    keyless = replace(cluster, ca_key="", spec=SwarmSpec(ca_config=outside("https://old")))
+    assert needed(keyless, outside("https://old")) is None, "nothing new"
+    assert needed(keyless, outside("https://other")) == roots.Reliance(old.cert, ["https://other"], "current")
+    assert needed(keyless, brought(old)) is None
+    during = replace(keyless, next_ca_cert=new.cert)
+    assert needed(during, outside("https://x", new.cert)) == roots.Reliance(new.cert, ["https://x"], "next")
 
 
 def test_the_only_external_authority_cannot_be_taken_away(old):

@@ -13,6 +13,7 @@ import base64
 import datetime
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -42,10 +43,40 @@ def checked_root(ca: CAConfig, now: datetime.datetime) -> Authority | None:
     if start > now:
         raise InvalidArgument("CA certificate is not valid yet")
     if not root.key and not external_urls(ca, root.cert, ""):
-        raise InvalidArgument(
-            "there must be at least one valid, reachable external CA corresponding to the desired CA certificate"
-        )
+        raise no_external("desired")
     return root
+
+
+def no_external(which: str) -> InvalidArgument:
+    """Nobody outside signs for this root: the `current` one, the `next` one of a change, the one that is `desired`."""
+    return InvalidArgument(
+        f"there must be at least one valid, reachable external CA corresponding to the {which} CA certificate"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reliance:
+    """A root that only external CAs sign for: its certificate, where they are, which root it is (see `no_external`)."""
+
+    root: str
+    urls: list[str]
+    which: str
+
+
+def new_reliance(cluster: Cluster, ca: CAConfig, now: datetime.datetime) -> Reliance | None:
+    """Whom an update makes the cluster rely on: one of them should answer before it is made. An update that leaves this
+    as it is needs nobody, so tokens can be rotated while the external CA is away. Raises InvalidArgument."""
+    desired = checked_root(ca, now)
+    if desired is not None:
+        return None if desired.key else Reliance(desired.cert, external_urls(ca, desired.cert, ""), "desired")
+    (root, key), before = cluster.wanted_root, cluster.spec.ca_config
+    if key or ca.force_rotate != before.force_rotate or ca.external_cas == before.external_cas:
+        return None
+    return Reliance(root, external_urls(ca, root, cluster.ca_cert), _which(cluster))
+
+
+def _which(cluster: Cluster) -> str:
+    return "next" if cluster.next_ca_cert else "current"
 
 
 def external_urls(ca: CAConfig, root: str, present: str) -> list[str]:
@@ -79,7 +110,7 @@ def with_root_of(cluster: Cluster, ca: CAConfig, now: datetime.datetime) -> Clus
     if root.cert == cluster.next_ca_cert:
         return replace(cluster, next_ca_key=root.key)
     if authority.same_key(root.cert, cluster.ca_cert):
-        raise InvalidArgument("the desired CA certificate has the same key as the present one; use a new key")
+        raise InvalidArgument("Cannot update to a cert with an identical key")
     if not cluster.ca_key:
         if not root.key:
             raise InvalidArgument("rotating from one external CA to a different external CA is not supported")
@@ -95,9 +126,7 @@ def _check_signer(cluster: Cluster, ca: CAConfig) -> None:
     """An update must not take away the only ones that can sign."""
     root, key = cluster.wanted_root
     if cluster.spec.ca_config.external_cas and not key and not external_urls(ca, root, cluster.ca_cert):
-        raise InvalidArgument(
-            "there must be at least one valid, reachable external CA corresponding to the current CA certificate"
-        )
+        raise no_external(_which(cluster))
 
 
 def is_complete(cluster: Cluster, nodes: Iterable[Node]) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from swarm_agent.manager.control import nodes as control
 from swarm_agent.manager.control.lookup import find
 from swarm_agent.model.objects import Node
 from swarm_agent.model.specs import NodeSpec
+from swarm_agent.store.errors import TooLarge
+from swarm_agent.store.tx import Tx
 
 from .context import Context
 from .filters import check_words, has_labels, has_prefix, is_in, parse_filters
@@ -47,5 +51,12 @@ async def update_node(context: Context) -> Response:
 async def remove_node(context: Context) -> Response:
     force = context.request.flag("force")
     is_member = context.quorum.is_raft_member if context.quorum is not None else None
-    await context.update(lambda tx: control.remove_node(tx, context.term, force=force, is_member=is_member))
+
+    def remove(tx: Tx, *, with_tasks: bool = True) -> None:
+        control.remove_node(tx, context.term, force=force, is_member=is_member, with_tasks=with_tasks)
+
+    try:
+        await context.update(remove)
+    except TooLarge:
+        await context.update(functools.partial(remove, with_tasks=False))
     return EMPTY

@@ -16,7 +16,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -31,7 +31,9 @@ from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Change, Reader
 
 from .assignments import Outbox, heartbeat_period
+from .control.nodes import REMOVED_TEXT
 from .liveness import Gossip, Liveness
+from .parts import update_in_parts
 from .reports import Reports
 from .sessions import Channel, Session
 
@@ -43,7 +45,6 @@ ORPHAN_AFTER = 24 * 3600 * SECOND
 ORPHAN_CHECK = 60.0
 """Seconds between two looks for nodes that have been down so long."""
 
-ENTRY = 200
 RETRY = 0.5
 
 
@@ -230,14 +231,14 @@ class Dispatcher:
             if session is not None:
                 session.end("nothing was heard of it")  # a live node comes again and says Hello
 
-        def write(tx: Tx) -> None:
-            for node_id, message in dead:
+        def write(tx: Tx, part: Sequence[tuple[str, str]]) -> None:
+            for node_id, message in part:
                 node = tx.get(Node, node_id)
                 if node is not None and node.status.state != "down":
                     tx.update(replace(node, status=replace(node.status, state="down", message=message)))
 
         try:
-            await self._store.update(write)
+            await update_in_parts(self._store, dead, write)
         except ClusterError as error:
             log.warning("%d nodes could not be marked down, trying again: %s", len(dead), error)
             for node_id, _ in dead:
@@ -273,8 +274,9 @@ class Dispatcher:
         }
 
     async def _orphan_tasks(self, node_id: str) -> None:
-        while await self._store.update(lambda tx: _orphan_some(tx, node_id, rfc3339(self._clock()))):
-            pass
+        tasks = [task.id for task in self._store.view().find(Task, node_id=node_id) if _is_unfinished(task)]
+        stamp = rfc3339(self._clock())
+        await update_in_parts(self._store, tasks, lambda tx, part: _orphan(tx, node_id, part, stamp))
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -290,16 +292,17 @@ async def _forever(work: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(RETRY)
 
 
-def _orphan_some(tx: Tx, node_id: str, stamp: str) -> bool:
-    """Orphan up to ENTRY tasks of a node that is gone or down; False when none is left."""
+def _orphan(tx: Tx, node_id: str, task_ids: Iterable[str], stamp: str) -> None:
+    """Orphan these tasks of a node, if it is gone or down and they are unfinished."""
     node = tx.get(Node, node_id)
     if node is not None and node.status.state != "down":
-        return False
-    tasks = [task for task in tx.find(Task, node_id=node_id) if _is_unfinished(task)]
-    for task in tasks[:ENTRY]:
-        status = replace(task.status, state=TaskState.ORPHANED, timestamp=stamp)
-        tx.update(replace(task, status=status))
-    return bool(tasks)
+        return
+    for task_id in task_ids:
+        task = tx.get(Task, task_id)
+        if task is not None and task.node_id == node_id and _is_unfinished(task):
+            message = REMOVED_TEXT if node is None else task.status.message
+            status = replace(task.status, state=TaskState.ORPHANED, timestamp=stamp, message=message)
+            tx.update(replace(task, status=status))
 
 
 def _is_unfinished(task: Task) -> bool:

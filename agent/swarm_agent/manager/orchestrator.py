@@ -178,12 +178,20 @@ class Orchestrator:
     async def _enforce(self, node_id: str) -> None:
         def run(tx: Tx) -> int:
             rejected = plan_enforcement(tx, node_id, rfc3339(self._clock()))
-            for task in rejected[:ROOM]:
+            for task in rejected[:room]:
                 tx.update(task)
             return len(rejected)
 
-        count = await self._store.update(run)
+        room = ROOM
+        while True:
+            try:
+                count = await self._store.update(run)
+                break
+            except TooLarge:  # tasks with large specs
+                if room == 1:
+                    raise
+                room //= 2
         if count:
             log.info("node %s: %d tasks no longer meet their constraints there", node_id, count)
-        if count > ROOM:
+        if count > room:
             self._nodes.mark(node_id)

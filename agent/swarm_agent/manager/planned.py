@@ -22,6 +22,7 @@ from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Change
 
 from .inbox import Inbox
+from .parts import ENTRY
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ DEBOUNCE = 0.002
 SLICE = 400
 """Objects decided on between two looks at the event loop: some milliseconds of work."""
 
-ENTRY = 200
-"""Objects in one transaction: SwarmKit's figure, and in practice far below the size limit of a log entry."""
 
 RETRY = 0.5
 """Seconds before a write that failed (no quorum, for one) is tried again."""

@@ -1,6 +1,6 @@
 """Task states as nodes report them, written into the store in batches.
 
-The first report is written at once; what comes while it is on its way forms the next batch (at most BATCH tasks a
+The first report is written at once; what comes while it is on its way forms the next batch (at most ENTRY tasks a
 transaction). So one report waits for nobody, and a thousand cost a few log entries.
 
 What is accepted (swarm.md §3.1): the observed state only rises, a node speaks only for tasks that are its own, and
@@ -23,9 +23,10 @@ from swarm_agent.model.states import TaskState
 from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 
+from .parts import ENTRY, update_in_parts
+
 log = logging.getLogger(__name__)
 
-BATCH = 200
 GATHER = 0.002
 """Seconds between the first report and the write: containers of one service start at the same moment."""
 
@@ -90,19 +91,19 @@ class Reports:
             self._event.clear()
 
     async def _write_some(self) -> None:
-        batch = dict(list(self._waiting.items())[:BATCH])
+        batch = dict(list(self._waiting.items())[:ENTRY])
         for key in batch:
             del self._waiting[key]
         try:
-            await self._store.update(lambda tx: _write(tx, batch))
+            await update_in_parts(self._store, list(batch.items()), _write)
         except ClusterError as error:
             log.warning("states of %d tasks were not written, trying again: %s", len(batch), error)
             self._waiting = {**batch, **self._waiting}  # what came meanwhile is newer
             await asyncio.sleep(RETRY)
 
 
-def _write(tx: Tx, batch: Waiting) -> None:
-    for (node_id, task_id), status in batch.items():
+def _write(tx: Tx, batch: Iterable[tuple[tuple[str, str], TaskStatus]]) -> None:
+    for (node_id, task_id), status in batch:
         task = tx.get(Task, task_id)
         new = advance(task, node_id, status) if task is not None else None
         if new is not None:

@@ -6,7 +6,9 @@ import datetime
 
 from msgspec.structs import replace
 
-from swarm_agent.model.objects import Cluster
+from swarm_agent.model.objects import Cluster, Node, Task, TaskStatus
+from swarm_agent.model.specs import ContainerSpec, TaskSpec
+from swarm_agent.model.states import TaskState
 from swarm_agent.pki.authority import Authority
 from tests.unit.api.kit import NODE_ID, Door, make_node
 
@@ -55,3 +57,14 @@ async def test_an_external_ca_that_does_not_answer_is_not_relied_on(swarm: Door)
     swarm.node.manager().authorities.add("https://ca/sign")
     assert (await swarm.call("POST", path, spec))[0] == 200
     assert (await swarm.call("GET", "/swarm"))[1]["RootRotationInProgress"]
+
+
+async def test_a_node_with_many_large_tasks_can_be_removed(swarm: Door) -> None:
+    """All of them do not fit into the log entry that removes it; those are for the dispatcher to orphan."""
+    spec = TaskSpec(container_spec=ContainerSpec(env=["X=" + "x" * 20_000]))
+    await swarm.store.update(lambda tx: tx.create(make_node(SECOND, "second", state="down")))
+    for number in range(100):
+        task = Task(id=f"t{number}", node_id=SECOND, spec=spec, status=TaskStatus(state=TaskState.RUNNING))
+        await swarm.store.update(lambda tx, task=task: tx.create(task))
+    assert await swarm.call("DELETE", "/nodes/second") == (200, None)
+    assert swarm.store.view().get(Node, SECOND) is None

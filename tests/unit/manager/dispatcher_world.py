@@ -168,6 +168,11 @@ def task(id_: str, node_id: str = "n", state: TaskState = TaskState.ASSIGNED, **
     )
 
 
+def large(size: int = 20_000) -> TaskSpec:
+    """The spec of tasks of which less than a hundred fit into one log entry."""
+    return TaskSpec(container_spec=ContainerSpec(env=["X=" + "x" * size]))
+
+
 def using(secrets: tuple[str, ...] = (), configs: tuple[str, ...] = ()) -> TaskSpec:
     return TaskSpec(
         container_spec=ContainerSpec(

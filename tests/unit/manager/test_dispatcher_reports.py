@@ -10,7 +10,7 @@ from swarm_agent.manager.reports import advance
 from swarm_agent.model.errors import NoLeader
 from swarm_agent.model.objects import TaskStatus
 from swarm_agent.model.states import TaskState
-from tests.unit.manager.dispatcher_world import World, replace, simulate, task
+from tests.unit.manager.dispatcher_world import World, large, replace, simulate, task
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,19 @@ def test_reports_are_batched_into_few_log_entries() -> None:
         await asyncio.sleep(0.1)
         assert all(world.status(f"t{number}").state is TaskState.RUNNING for number in range(190))
         assert len(world.store.proposer.entries) - before <= 3  # type: ignore[union-attr]
+
+    simulate(scenario)
+
+
+def test_reports_of_large_tasks_are_spread_over_entries() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(150):
+            await world.create(task(f"t{number}", spec=large()))
+        peer = await world.join()
+        for number in range(150):
+            peer.report(f"t{number}", TaskState.RUNNING)
+        await asyncio.sleep(0.5)
+        assert all(world.status(f"t{number}").state is TaskState.RUNNING for number in range(150))
 
     simulate(scenario)
 

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from swarm_agent.manager.dispatcher import ORPHAN_AFTER
 from swarm_agent.manager.liveness import FAILED, FAILED_UNKNOWN, Liveness
 from swarm_agent.model.objects import Cluster, Node, NodeStatus, Task
+from swarm_agent.model.specs import NodeSpec
 from swarm_agent.model.states import TaskState
 from swarm_agent.model.times import SECOND
-from tests.unit.manager.dispatcher_world import Peer, World, replace, simulate, skip, task
+from tests.unit.manager.dispatcher_world import Peer, World, large, replace, simulate, skip, task
 
 # --- life and death --------------------------------------------------------------------------------------------------
 
@@ -130,6 +130,17 @@ def test_a_node_that_never_reported_is_given_up_with_swarms_words() -> None:
     assert found == [(20, ("n", FAILED_UNKNOWN))]
 
 
+def test_many_nodes_that_die_together_are_marked_in_several_entries() -> None:
+    async def scenario(world: World) -> None:
+        labels = {"x": "x" * 20_000}
+        for number in range(150):
+            await world.create(Node(id=f"n{number}", spec=NodeSpec(labels=labels), status=NodeStatus(state="ready")))
+        await asyncio.sleep(12)
+        assert {world.node(f"n{number}").status.state for number in range(150)} == {"down"}
+
+    simulate(scenario)
+
+
 # --- orphans ---------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +155,19 @@ def test_removing_a_node_ends_its_session_and_orphans_its_unfinished_tasks() -> 
         await asyncio.sleep(0.1)
         assert {world.status(each.id).state for each in tasks} == {TaskState.ORPHANED}
         assert world.status("ended").state is TaskState.COMPLETE
+
+    simulate(scenario)
+
+
+def test_large_tasks_of_a_removed_node_are_orphaned_in_several_entries() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(150):
+            await world.create(task(f"t{number}", state=TaskState.RUNNING, spec=large()))
+        await world.join()
+        await world.delete(Node, "n")
+        await asyncio.sleep(1)
+        assert {world.status(f"t{number}").state for number in range(150)} == {TaskState.ORPHANED}
+        assert world.status("t7").message == "Task belonged to a node that has been deleted"
 
     simulate(scenario)
 
@@ -165,7 +189,7 @@ def test_tasks_of_a_node_that_stays_down_are_orphaned_after_a_day() -> None:
         await world.join()
         await asyncio.sleep(5)
         assert world.node().status.state == "down"
-        skip(ORPHAN_AFTER / SECOND - 120)
+        skip(24 * 3600 - 120)
         await asyncio.sleep(70)
         assert world.status("t").state is TaskState.RUNNING
         await asyncio.sleep(300)

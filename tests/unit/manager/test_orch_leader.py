@@ -9,8 +9,18 @@ from msgspec.structs import replace
 
 from swarm_agent.manager.leader import Leader
 from swarm_agent.manager.orchestrator import Orchestrator
-from swarm_agent.manager.tasks import Cause, is_live
-from swarm_agent.model.objects import Cluster, Network, Node, NodeDescription, Service, Task, TaskStatus, Version
+from swarm_agent.manager.tasks import Cause, is_live, new_task
+from swarm_agent.model.objects import (
+    Cluster,
+    Network,
+    Node,
+    NodeDescription,
+    NodeStatus,
+    Service,
+    Task,
+    TaskStatus,
+    Version,
+)
 from swarm_agent.model.session import (
     Assignments,
     Heartbeat,
@@ -25,6 +35,7 @@ from swarm_agent.model.specs import (
     EndpointSpec,
     NetworkSpec,
     NodeSpec,
+    Placement,
     Platform,
     PortConfig,
     Replicated,
@@ -201,6 +212,31 @@ def test_tasks_too_large_for_a_plan_s_log_entry_are_made_in_smaller_plans() -> N
         await orchestrator.start()
         await wait(store, lambda: len(store.view().all(Task)) == 200, 1)
         assert sizes == [0, 50, 50, 50, 50]  # 200 and 100 do not fit
+        await orchestrator.stop()
+
+    run(main())
+
+
+def test_large_tasks_that_must_leave_their_node_do_so_in_several_entries() -> None:
+    async def main() -> None:
+        store = memory_store(clock=lambda: rfc3339(clock()))
+        orchestrator = Orchestrator(store, clock=clock, rng=random.Random(1))
+        much = ContainerSpec(image="web", env=["X=" + "x" * 20_000])
+        template = TaskSpec(container_spec=much, placement=Placement(constraints=["node.labels.zone == a"]))
+        spec = ServiceSpec(name="web", task_template=template, mode=ServiceMode(replicated=Replicated(replicas=150)))
+        service = Service(id="web", spec=spec)
+        node = Node(id="n", spec=NodeSpec(role="worker", availability="active"), status=NodeStatus(state="ready"))
+        await store.update(lambda tx: [tx.create(obj) for obj in (node, service)])
+        for slot in range(1, 151):
+            task = new_task(service, slot=slot, node_id="n", task_id=f"t{slot}", now=rfc3339(clock()))
+            task = replace(task, status=replace(task.status, state=S.RUNNING))
+            await store.update(lambda tx, task=task: tx.create(task))
+        await orchestrator.start()
+        await wait(
+            store,
+            lambda: all(store.view().get(Task, f"t{slot}").status.state is S.REJECTED for slot in range(1, 151)),
+            30,
+        )
         await orchestrator.stop()
 
     run(main())

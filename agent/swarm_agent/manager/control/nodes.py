@@ -18,6 +18,8 @@ from .lookup import find
 CERTIFICATE_GRACE = 7 * 24 * 3600 * times.SECOND
 """Refused certificates are remembered this long after they have expired, as in Swarm."""
 
+REMOVED_TEXT = "Task belonged to a node that has been deleted"
+
 ROLES = ("worker", "manager")
 AVAILABILITIES = ("active", "pause", "drain")
 
@@ -50,11 +52,19 @@ def update_node(
     return tx.update(replace(node, spec=spec, version=Version(index=version)))
 
 
-def remove_node(tx: Tx, term: str, *, force: bool = False, is_member: Callable[[str], bool] | None = None) -> Node:
+def remove_node(
+    tx: Tx,
+    term: str,
+    *,
+    force: bool = False,
+    is_member: Callable[[str], bool] | None = None,
+    with_tasks: bool = True,
+) -> Node:
     """Remove a node that is down, or with `force` any worker; its certificate is refused from then on.
 
     `is_member(node id)` says whether the node is a raft member; without it the node's manager status decides. Tasks
-    that the node still had become orphaned, so that their addresses are free and replacements need not wait.
+    that the node still had become orphaned, so that their addresses are free and replacements need not wait; without
+    `with_tasks`, for tasks that do not fit into one transaction, the dispatcher sees to that.
     Raises FailedPrecondition, NotFound, BadRequest (ambiguous).
     """
     node = find(tx, Node, term)
@@ -68,12 +78,12 @@ def remove_node(tx: Tx, term: str, *, force: bool = False, is_member: Callable[[
         raise FailedPrecondition(f"node {node.id} is not down and can't be removed")
     for cluster in tx.all(Cluster):
         tx.update(replace(cluster, blacklisted=_blacklist(cluster, node.id, tx.now)))
-    for task in tx.find(Task, node_id=node.id):
+    for task in tx.find(Task, node_id=node.id) if with_tasks else ():
         if task.status.state.rank < TaskState.ORPHANED.rank and not task.status.state.is_terminal:
             status = TaskStatus(
                 timestamp=tx.now,
                 state=TaskState.ORPHANED,
-                message="Task belonged to a node that has been deleted",
+                message=REMOVED_TEXT,
                 container_status=task.status.container_status,
             )
             tx.update(replace(task, status=status))

@@ -59,6 +59,7 @@ from swarm_agent.model.states import TaskState
 from swarm_agent.store.memory import memory_store
 from swarm_agent.store.store import Store
 
+HOUR = 3600 * times.SECOND
 RNG = random.Random(7)
 
 
@@ -148,6 +149,13 @@ async def test_a_removed_node_is_refused_as_long_as_its_certificate_could_live(s
     await store.update(lambda tx: nodes.remove_node(tx, "n1"))
     until = times.parse_rfc3339(store.view().all(Cluster)[0].blacklisted["n1"])
     assert until >= times.parse_rfc3339(times.now()) + 89 * 24 * 3600 * times.SECOND
+
+
+async def test_refused_certificates_are_forgotten_a_week_after_they_have_expired(store: Store) -> None:
+    ago = {days: times.rfc3339(times.parse_rfc3339(times.now()) - days * 24 * HOUR) for days in (6, 8)}
+    await put(store, Cluster(id="c", blacklisted={"six": ago[6], "eight": ago[8]}), node("n1", state="down"))
+    await store.update(lambda tx: nodes.remove_node(tx, "n1"))
+    assert set(store.view().all(Cluster)[0].blacklisted) == {"six", "n1"}
 
 
 async def test_a_removed_node_leaves_no_task_behind_that_seems_to_run(store: Store) -> None:
@@ -386,7 +394,7 @@ def test_zero_is_a_history_limit_of_its_own() -> None:
     [
         (SwarmSpec(name="other"), BadRequest, 'swarm spec must be named "default"'),
         (
-            SwarmSpec(ca_config=CAConfig(node_cert_expiry=1)),
+            SwarmSpec(ca_config=CAConfig(node_cert_expiry=HOUR - 1)),
             InvalidArgument,
             "minimum certificate expiry time is: 1h0m0s",
         ),
@@ -407,13 +415,23 @@ def test_refused_settings(spec: SwarmSpec, error: type[ClusterError], text: str)
         cluster.complete_spec(spec)
 
 
+def test_certificates_may_live_for_an_hour() -> None:
+    spec = cluster.complete_spec(SwarmSpec(ca_config=CAConfig(node_cert_expiry=HOUR)))
+    assert spec.ca_config.node_cert_expiry == HOUR
+
+
 async def test_tokens_rotate_one_by_one(store: Store) -> None:
     before = JoinTokens(worker="w", manager="m")
     await put(store, Cluster(id="c", spec=cluster.complete_spec(SwarmSpec()), join_tokens=before, ca_cert="root"))
     changed = await store.update(lambda tx: cluster.update_cluster(tx, 1, SwarmSpec(), RNG, rotate_worker_token=True))
     assert changed.join_tokens is not None
     assert changed.join_tokens.manager == "m"
-    assert changed.join_tokens.worker.startswith("SWMTKN-1-")
+    first = changed.join_tokens.worker
+    assert first.startswith("SWMTKN-1-")
+    again = await store.update(lambda tx: cluster.update_cluster(tx, 2, SwarmSpec(), RNG, rotate_worker_token=True))
+    assert again.join_tokens is not None
+    second = again.join_tokens.worker
+    assert second != first and second.rpartition("-")[0] == first.rpartition("-")[0], "the root is the same"
     with pytest.raises(OutOfSequence):
         await store.update(lambda tx: cluster.update_cluster(tx, 1, SwarmSpec(), RNG))
 

@@ -141,8 +141,8 @@ async def _meet(server, client) -> bool:
     return answer == b"hi"
 
 
-def short_lived() -> Authority:
-    return Authority.create(NOW - 20 * 365 * datetime.timedelta(days=1) + datetime.timedelta(days=100))
+def expiring(days: int) -> Authority:
+    return Authority.create(NOW + datetime.timedelta(days=days - 20 * 365))
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,17 @@ def short_lived() -> Authority:
         (lambda old, new: CAConfig(signing_ca_cert=new.cert, signing_ca_key=old.key), "does not match"),
         (lambda old, new: CAConfig(signing_ca_cert=new.cert + old.cert, signing_ca_key=new.key), "multiple"),
         (lambda old, new: CAConfig(signing_ca_cert=_member(new, "").cert, signing_ca_key=new.key), "not one of a cert"),
-        (lambda old, new: brought(short_lived()), "expires too soon"),
+        (lambda old, new: brought(expiring(364)), "expires too soon"),
         (lambda old, new: CAConfig(signing_ca_cert=old.cross_sign(old.cert), signing_ca_key=old.key), "identical key"),
     ],
 )
 def test_roots_that_are_refused(old, new, config, text):
     with pytest.raises(InvalidArgument, match=text):
         roots.with_root_of(cluster_of(old), config(old, new), NOW)
+
+
+def test_a_root_that_is_good_for_another_year_is_taken(old):
+    assert roots.with_root_of(cluster_of(old), brought(expiring(366)), NOW).root_rotation_in_progress
 
 
 def test_from_a_root_without_its_key_there_is_no_way_but_with_it(old, new):

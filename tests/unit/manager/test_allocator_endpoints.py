@@ -80,6 +80,25 @@ def test_ports_are_chosen_from_30000_by_protocol_and_survive_an_update() -> None
     assert world.vips(web) == vips
 
 
+def test_ports_are_chosen_up_to_32767_and_then_waited_for() -> None:
+    all_but_last = service("most", ports=tuple(publish(80, number) for number in range(30000, 32767)))
+    first, second = (service(name, ports=(publish(80),)) for name in ("first", "second"))
+    other = service("other", ports=(publish(80, protocol="udp"),))
+    waiting = task(second)
+    world = World(Cluster(id="c"), INGRESS, all_but_last, first)
+    world.plan()
+    world.put(second, other, waiting)
+    world.plan()
+    chosen = [port.published_port for each in (first, other) for port in world.get(each).endpoint.ports]
+    assert chosen == [32767, 30000]
+    status = world.get(waiting).status
+    assert (status.state, status.err) == (TaskState.NEW, "no port between 30000 and 32767 is free")
+    world.drop(world.get(first))
+    world.plan()
+    assert world.get(second).endpoint.ports[0].published_port == 32767
+    assert world.get(waiting).status.state is TaskState.PENDING
+
+
 def test_removing_a_service_frees_its_ports_at_once_but_its_vip_only_after_its_tasks() -> None:
     web = service("web", ports=(publish(80),))
     running = task(web)

@@ -29,6 +29,7 @@ def test_three_steps_from_one_key_to_the_next():
 
 
 def test_a_key_is_used_for_its_period_and_a_change_waits_for_everybody():
+    assert PERIOD == 12 * 3600 * 10**9
     everybody, nobody = (lambda keys: True), (lambda keys: False)
     assert not is_due(cluster(OLD), START + PERIOD - 1, PERIOD, everybody)
     assert is_due(cluster(OLD), START + PERIOD, PERIOD, everybody)

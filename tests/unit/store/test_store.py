@@ -176,7 +176,16 @@ async def test_a_transaction_above_the_entry_limit_is_refused_alone(store):
         return_exceptions=True,
     )
     assert isinstance(results[0], TooLarge) and isinstance(results[1], Service)
-    assert "raft: raft message is too large and can't be sent" in str(results[0])
+    assert str(results[0]) == "rpc error: code = Unknown desc = raft: raft message is too large and can't be sent"
+
+
+async def test_the_limit_is_swarms_one_and_a_half_mebibytes(store):
+    def secret(id_: str, size: int) -> Secret:
+        return Secret(id=id_, spec=SecretSpec(name=id_, data="x" * size))
+
+    await store.update(lambda tx: tx.create(secret("fits", 3 * 512 * 1024 - 2048)))
+    with pytest.raises(TooLarge):
+        await store.update(lambda tx: tx.create(secret("more", 3 * 512 * 1024)))
 
 
 async def test_large_transactions_are_spread_over_entries_within_the_limit(store):

@@ -26,6 +26,9 @@ class AbsentStore:
 
     reason: ClusterError
 
+    def view(self) -> NoReturn:
+        raise self.reason
+
     async def read(self) -> NoReturn:
         raise self.reason
 

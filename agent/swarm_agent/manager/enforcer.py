@@ -4,8 +4,9 @@ When a node's labels, role, platform or resources change, tasks there that no lo
 constraints, or whose reservations no longer fit, are observed REJECTED here; the orchestrators then replace them like
 any task that ended. Only on active nodes: a drained one is emptied anyway, and a paused one is left in peace.
 
-A task that an update is still to replace is held to its own constraints: the service's new ones are the update's
-business, at its pace.
+A task that a running (or paused) update is still to replace is held to its own constraints: the service's new ones are
+the update's business, at its pace. All others are held to the service's: a change of constraints that a task's node
+suits leaves the task as it is, with its old spec.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import msgspec
 
 from swarm_agent.model.objects import Node, Service, Task, TaskStatus
-from swarm_agent.model.specs import GenericResource, Resources, TaskSpec
+from swarm_agent.model.specs import Resources
 from swarm_agent.model.states import TaskState
 from swarm_agent.store.view import Reader
 
-from . import constraints
+from . import constraints, generic
 from .tasks import age_order, has_ended, is_live, was_assigned
 
 MESSAGE = "task rejected by constraint enforcer"
@@ -27,14 +28,14 @@ ERROR = "assigned node no longer meets constraints"
 def plan_enforcement(reader: Reader, node_id: str, now: str) -> list[Task]:
     """The node's tasks that have to go, in their new state. `now` is RFC 3339."""
     node = reader.get(Node, node_id)
-    if node is None or node.spec.availability not in ("active", ""):
+    if node is None or not is_enforced(node):
         return []
     left = _Room(node.description.resources)
     rejected = []
     for task in sorted(reader.find(Task, node_id=node_id), key=age_order):
         if not is_live(task) or has_ended(task) or not was_assigned(task):
             continue
-        if _suits(reader, task, node) and left.take(task.spec):
+        if _suits(reader, task, node) and left.take(task):
             continue
         status = TaskStatus(
             timestamp=now,
@@ -46,6 +47,11 @@ def plan_enforcement(reader: Reader, node_id: str, now: str) -> list[Task]:
         )
         rejected.append(msgspec.structs.replace(task, status=status))
     return rejected
+
+
+def is_enforced(node: Node) -> bool:
+    """Only active nodes are looked at."""
+    return node.spec.availability in ("active", "")
 
 
 def concerns(old: Node | None, new: Node | None) -> bool:
@@ -74,7 +80,7 @@ def _suits(reader: Reader, task: Task, node: Node) -> bool:
 
 
 def _is_settled(service: Service) -> bool:
-    return service.update_status is not None and service.update_status.completed_at is not None
+    return service.update_status is None or service.update_status.completed_at is not None
 
 
 class _Room:
@@ -83,34 +89,19 @@ class _Room:
     def __init__(self, resources: Resources) -> None:
         self._cpus = resources.nano_cpus
         self._memory = resources.memory_bytes
-        self._generic: dict[str, int] = {}
-        for resource in resources.generic_resources:
-            kind, amount = _generic(resource)
-            self._generic[kind] = self._generic.get(kind, 0) + amount
+        self._generic = generic.free(resources.generic_resources, ())
 
-    def take(self, spec: TaskSpec) -> bool:
-        """Set aside what the task reserves. False, and nothing set aside, if it does not fit."""
-        wanted = spec.resources.reservations if spec.resources is not None else None
+    def take(self, task: Task) -> bool:
+        """Set aside what the task reserves, and the very resources that it was given. False, and nothing set aside, if
+        they are not all there."""
+        wanted = task.spec.resources.reservations if task.spec.resources is not None else None
         if wanted is None:
             return True
-        generic: dict[str, int] = {}
-        for resource in wanted.generic_resources:
-            kind, amount = _generic(resource)
-            generic[kind] = generic.get(kind, 0) + amount
         if wanted.nano_cpus > self._cpus or wanted.memory_bytes > self._memory:
             return False
-        if any(amount > self._generic.get(kind, 0) for kind, amount in generic.items()):
+        if not generic.has(self._generic, task.generic_resources):
             return False
         self._cpus -= wanted.nano_cpus
         self._memory -= wanted.memory_bytes
-        for kind, amount in generic.items():
-            self._generic[kind] -= amount
+        generic.take(self._generic, task.generic_resources)
         return True
-
-
-def _generic(resource: GenericResource) -> tuple[str, int]:
-    if resource.discrete_resource_spec is not None:
-        return resource.discrete_resource_spec.kind, resource.discrete_resource_spec.value
-    if resource.named_resource_spec is not None:
-        return resource.named_resource_spec.kind, 1
-    return "", 0

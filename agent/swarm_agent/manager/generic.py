@@ -25,6 +25,12 @@ def free(offered: Iterable[GenericResource], held: Iterable[GenericResource]) ->
                 names.append(resource.named_resource_spec.value)
         elif resource.discrete_resource_spec is not None:
             left[resource.discrete_resource_spec.kind] = resource.discrete_resource_spec.value
+    take(left, held)
+    return left
+
+
+def take(left: Free, held: Iterable[GenericResource]) -> None:
+    """Take from `left` what a task holds. Resources that are not there are ignored."""
     for resource in held:
         if resource.named_resource_spec is not None:
             known = left.get(resource.named_resource_spec.kind)
@@ -34,7 +40,20 @@ def free(offered: Iterable[GenericResource], held: Iterable[GenericResource]) ->
             count = left.get(resource.discrete_resource_spec.kind)
             if isinstance(count, int):
                 left[resource.discrete_resource_spec.kind] = count - resource.discrete_resource_spec.value
-    return left
+
+
+def has(left: Free, held: Iterable[GenericResource]) -> bool:
+    """Whether all that a task holds is there: each name, and of what is counted enough."""
+    for resource in held:
+        if resource.named_resource_spec is not None:
+            known = left.get(resource.named_resource_spec.kind)
+            if not isinstance(known, list) or resource.named_resource_spec.value not in known:
+                return False
+        elif resource.discrete_resource_spec is not None:
+            count = left.get(resource.discrete_resource_spec.kind)
+            if not isinstance(count, int) or count < resource.discrete_resource_spec.value:
+                return False
+    return True
 
 
 def wanted(reservations: Iterable[GenericResource]) -> dict[str, int] | None:

@@ -19,7 +19,7 @@ from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Change
 
 from .draft import MOST_ROOM, ROOM, Draft
-from .enforcer import concerns, plan_enforcement
+from .enforcer import concerns, is_enforced, plan_enforcement
 from .global_ import plan_global
 from .jobs import plan_global_job, plan_replicated_job
 from .loop import Clock, PlanLoop
@@ -68,6 +68,7 @@ class Orchestrator:
         self._started = 0
         self._services = PlanLoop("service", self._plan_service, clock=clock)
         self._nodes = PlanLoop("node", self._enforce, clock=clock)
+        self._held_back: set[str] = set()
         self._unsubscribe: Callable[[], None] | None = None
 
     async def start(self) -> None:
@@ -126,9 +127,15 @@ class Orchestrator:
         if concerns(old, new):
             assert new is not None
             self._nodes.mark(new.id)
+            if is_enforced(new):
+                # Its services are planned after that: a task that has to go is rejected and says why, and is no update.
+                self._held_back.add(new.id)
+                return
         elif old is not None and new is not None and old.status.state == new.status.state:
             return
-        node_id = (new or old).id  # type: ignore[union-attr]
+        self._mark_services_of((new or old).id)  # type: ignore[union-attr]
+
+    def _mark_services_of(self, node_id: str) -> None:
         view = self._store.view()
         self._services.mark_all({task.service_id: None for task in view.find(Task, node_id=node_id) if task.service_id})
         self._services.mark_all(service.id for service in view.all(Service) if mode_of(service).is_per_node)
@@ -195,3 +202,6 @@ class Orchestrator:
             log.info("node %s: %d tasks no longer meet their constraints there", node_id, count)
         if count > room:
             self._nodes.mark(node_id)
+        if node_id in self._held_back:
+            self._held_back.discard(node_id)
+            self._mark_services_of(node_id)

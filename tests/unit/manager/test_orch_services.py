@@ -23,8 +23,6 @@ from swarm_agent.model.specs import (
     PortConfig,
     Replicated,
     ReplicatedJob,
-    ResourceRequirements,
-    Resources,
     RestartPolicy,
     ServiceMode,
     ServiceSpec,
@@ -35,7 +33,7 @@ from swarm_agent.model.specs import (
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND
 from swarm_agent.store.memory import memory_store
-from tests.sim.orchestration_world import World, replace, update_config, world
+from tests.sim.orchestration_world import World, replace, world
 from tests.sim.virtual_time import run
 
 
@@ -346,94 +344,6 @@ def test_a_global_job_runs_once_on_each_active_node_also_on_later_ones() -> None
             assert {task.node_id for task in w.tasks(service)} == {*w.node_ids[1:3], new}
             await w.set_node(paused, availability="active")
             await w.until(lambda: len(completed(w, service)) == 4)
-
-    run(main())
-
-
-# --- constraint enforcement ------------------------------------------------------------------------------------------
-
-
-def test_a_task_whose_node_no_longer_meets_the_constraints_is_rejected_and_replaced() -> None:
-    async def main() -> None:
-        async with world() as w:
-            for node in w.node_ids[:2]:
-                await w.set_node(node, labels={"zone": "a"})
-            placement = Placement(constraints=["node.labels.zone == a"])
-            service = await w.create(template={"placement": placement})
-            await w.until(lambda: w.running(service))
-            old = w.running(service)[0]
-            await w.set_node(old.node_id, labels={})
-            await w.until(lambda: w.running(service) and w.running(service)[0].id != old.id)
-            status = next(task for task in w.tasks(service) if task.id == old.id).status
-            assert (status.state, status.err) == (S.REJECTED, "assigned node no longer meets constraints")
-            await w.until(lambda: not w.hosts[old.node_id].containers)
-
-    run(main())
-
-
-def test_the_youngest_tasks_go_when_a_node_has_less_than_is_reserved_on_it() -> None:
-    async def main() -> None:
-        async with world(nodes=1) as w:
-            node = w.node_ids[0]
-            await resize(w, node, 4 << 30)
-            reserve = ResourceRequirements(reservations=Resources(memory_bytes=1 << 30))
-            service = await w.create(replicas=3, template={"resources": reserve})
-            await w.until(lambda: len(w.running(service)) == 3)
-            before = w.running(service)
-            await resize(w, node, 2 << 30)
-            await asyncio.sleep(1)
-            rejected = [task.id for task in w.tasks(service) if task.status.state is S.REJECTED]
-            assert rejected[:1] == [max(before, key=lambda task: (task.created_at, task.id)).id]
-
-    run(main())
-
-
-async def resize(w: World, node_id: str, memory: int) -> None:
-    from swarm_agent.model.objects import Node
-
-    def change(tx: object) -> None:
-        node = tx.get(Node, node_id)  # type: ignore[attr-defined]
-        description = replace(node.description, resources=Resources(memory_bytes=memory))
-        tx.update(replace(node, description=description))  # type: ignore[attr-defined]
-
-    await w.store.update(change)
-
-
-def test_a_paused_node_s_tasks_are_left_in_peace() -> None:
-    async def main() -> None:
-        async with world() as w:
-            for node in w.node_ids:
-                await w.set_node(node, labels={"zone": "a"})
-            placement = Placement(constraints=["node.labels.zone == a"])
-            service = await w.create(template={"placement": placement})
-            await w.until(lambda: w.running(service))
-            task = w.running(service)[0]
-            await w.set_node(task.node_id, labels={}, availability="pause")
-            await asyncio.sleep(10)
-            assert [it.id for it in w.running(service)] == [task.id]
-
-    run(main())
-
-
-def test_new_constraints_are_the_update_s_business_not_the_enforcer_s() -> None:
-    async def main() -> None:
-        async with world() as w:
-            service = await w.create(replicas=3, update_config=update_config(delay=2 * SECOND))
-            await w.until(lambda: len(w.running(service)) == 3)
-            await w.set_node(w.node_ids[0], labels={"zone": "a"})
-            lowest: list[int] = []
-            w.checks.append(lambda _: lowest.append(len(w.running(service))))
-            placement = Placement(constraints=["node.labels.zone == a"])
-            await w.change(
-                service,
-                lambda spec: replace(spec, task_template=replace(spec.task_template, placement=placement)),
-            )
-            for node in w.node_ids[1:]:
-                await w.set_node(node, labels={"other": "x"})
-            await w.until(lambda: w.status(service) == "completed")
-            assert min(lowest) == 2
-            assert nodes_of(w, service) == {w.node_ids[0]}
-            assert not any(task.status.state is S.REJECTED for task in w.tasks(service))
 
     run(main())
 

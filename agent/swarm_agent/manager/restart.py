@@ -32,6 +32,7 @@ from .tasks import (
     is_dirty,
     is_drained,
     is_live,
+    is_paused,
     is_running,
     is_waiting,
     node_is_lost,
@@ -213,8 +214,8 @@ def _is_spare(draft: Draft, task: Task, tasks: Iterable[Task]) -> bool:
 
 
 def _outside(draft: Draft, task: Task, node: Node | None) -> bool:
-    """Whether a global service's task ended on a node where the service has no business any more."""
-    return draft.mode.is_per_node and (node_is_lost(node) or is_drained(node))
+    """Whether a global service's task ended on a node that gets no new one (for now, if it is only paused)."""
+    return draft.mode.is_per_node and (node_is_lost(node) or is_drained(node) or is_paused(node))
 
 
 def _replace_lost(draft: Draft, task: Task, tasks: Sequence[Task]) -> None:

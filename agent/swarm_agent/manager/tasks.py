@@ -167,10 +167,18 @@ def is_drained(node: Node | None) -> bool:
     return node is not None and node.spec.availability == "drain"
 
 
+def is_paused(node: Node | None) -> bool:
+    return node is not None and node.spec.availability == "pause"
+
+
+def constraints_of(spec: TaskSpec) -> list[str]:
+    return [] if spec.placement is None else spec.placement.constraints
+
+
 def may_run_on(service: Service, node: Node) -> bool:
     """Whether the node satisfies the service's present constraints."""
-    placement = service.spec.task_template.placement
-    return placement is None or not placement.constraints or constraints.node_satisfies(placement.constraints, node)
+    wanted = constraints_of(service.spec.task_template)
+    return not wanted or constraints.node_satisfies(wanted, node)
 
 
 def is_dirty(service: Service, task: Task, node: Node | None) -> bool:

@@ -253,6 +253,65 @@ def test_a_global_service_follows_constraints_and_availability() -> None:
     run(main())
 
 
+async def on_labelled_nodes(w: World) -> str:
+    """A global service on all nodes, bound to a label."""
+    for node in w.node_ids:
+        await w.set_node(node, labels={"disk": "ssd"})
+    service = await w.create(mode=ServiceMode(global_=Global()), template={"placement": SSD})
+    await w.until(lambda: nodes_of(w, service) == set(w.node_ids))
+    return service
+
+
+SSD = Placement(constraints=["node.labels.disk == ssd"])
+
+
+def test_a_paused_node_keeps_its_global_task_though_its_labels_change() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await on_labelled_nodes(w)
+            paused = w.node_ids[0]
+            await w.set_node(paused, availability="pause", labels={})
+            await w.change(service, lambda spec: replace(spec, labels={"a": "b"}))
+            await asyncio.sleep(10)
+            assert nodes_of(w, service) == set(w.node_ids)
+            await w.set_node(paused, availability="active")
+            await w.until(lambda: nodes_of(w, service) == set(w.node_ids[1:]))
+
+    run(main())
+
+
+def test_a_paused_node_loses_its_global_task_when_the_service_excludes_it() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await on_labelled_nodes(w)
+            paused = w.node_ids[0]
+            await w.set_node(paused, availability="pause")
+            other = Placement(constraints=[f"node.id != {paused}"])
+            await w.change(
+                service, lambda spec: replace(spec, task_template=replace(spec.task_template, placement=other))
+            )
+            await w.until(lambda: nodes_of(w, service) == set(w.node_ids[1:]))
+
+    run(main())
+
+
+@pytest.mark.parametrize("mode", [ServiceMode(global_=Global()), ServiceMode(global_job=GlobalJob())])
+def test_a_task_that_fails_on_a_paused_node_is_replaced_when_the_node_is_active_again(mode: ServiceMode) -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create("slow:1", mode=mode)
+            await w.until(lambda: sum(task.status.state is S.RUNNING for task in w.tasks(service)) == 3)
+            victim = w.tasks(service)[0]
+            await w.set_node(victim.node_id, availability="pause")
+            await w.hosts[victim.node_id].kill(victim.id)
+            await asyncio.sleep(30)
+            assert [task.id for task in w.tasks(service) if task.node_id == victim.node_id] == [victim.id]
+            await w.set_node(victim.node_id, availability="active")
+            await w.until(lambda: sum(task.status.state is S.RUNNING for task in w.tasks(service)) == 3)
+
+    run(main())
+
+
 def test_a_global_task_is_restarted_on_its_node() -> None:
     async def main() -> None:
         async with world() as w:

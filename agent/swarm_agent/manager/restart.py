@@ -14,6 +14,7 @@ replacement does.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from swarm_agent.model.objects import Node, Task
@@ -44,10 +45,11 @@ PAUSED_STATES = ("paused", "rollback_paused")
 
 
 def should_restart(task: Task, history: Iterable[Task]) -> bool:
-    """Whether the task's policy wants a replacement. `history`: all known tasks of its slot, itself included.
+    """Whether the task's policy wants a replacement. `history`: all known tasks of its slot, oldest first, itself
+    included.
 
-    An attempt is a task made by a restart from the same version of the spec; with a window, only those within the
-    window before the task ended count. For jobs *any* means *on-failure*.
+    An attempt is a task made by a restart since the slot has this version of the spec; with a window, only those within
+    the window before the task ended count. For jobs *any* means *on-failure*.
     """
     policy = restart_policy(task.spec)
     if policy.condition is Condition.NONE:
@@ -58,7 +60,9 @@ def should_restart(task: Task, history: Iterable[Task]) -> bool:
         return False
     if not policy.attempts:
         return True
-    attempts = [other for other in history if other.restart_after and other.spec_version == task.spec_version]
+    until_now = [other for other in history if other.created_at <= task.created_at]
+    of_version = itertools.takewhile(lambda other: other.spec_version == task.spec_version, reversed(until_now))
+    attempts = [other for other in of_version if other.restart_after]
     if policy.window:
         since = changed_ns(task) - policy.window
         attempts = [other for other in attempts if created_ns(other) > since]

@@ -64,6 +64,14 @@ def test_attempts_start_anew_with_a_new_spec() -> None:
     assert should_restart(new, [*old, new])
 
 
+def test_attempts_start_anew_when_a_spec_comes_back() -> None:
+    before = [ended(made=made, again=made > 0, version=1, max_attempts=2) for made in (0, 10, 20)]
+    between = ended(made=30, version=2, max_attempts=2)
+    back = ended(made=40, version=1, max_attempts=2)
+    assert should_restart(back, [*before, between, back])
+    assert not should_restart(before[-1], [*before, between])
+
+
 def test_only_restarts_within_the_window_count() -> None:
     tasks = [ended(made=made, again=True, at=100, max_attempts=2, window=30 * SECOND) for made in (0, 60, 90)]
     assert should_restart(tasks[-1], tasks)

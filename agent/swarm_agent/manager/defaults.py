@@ -67,8 +67,7 @@ class Update:
 
     @property
     def watch(self) -> int:
-        """How long a new task is watched: the monitor period, but longer than the delay, so that one batch is not yet
-        forgiven when the next one starts."""
+        """How long an update goes on after its last slot: the monitor period, but longer than the delay."""
         return self.monitor if self.delay < self.monitor else self.delay + SECOND
 
 

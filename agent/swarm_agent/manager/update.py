@@ -10,8 +10,8 @@ update's id (the time it started, `UpdateStatus.started_at`) in `Task.update`. S
 stop-first: the new task is made with desired READY and the old one is told to stop; the restart supervisor lifts the
 new one when the old one is gone. start-first: the new task is wanted RUNNING at once; when it runs, the restart
 supervisor sheds the old one. A task of the update that ends by itself within the monitor period after it came to run,
-or before, is a failure. When no slot waits or is busy and the last one was watched for the monitor period, the update
-is complete.
+or before, is a failure. When no slot waits or is busy and the last one was watched for the monitor period (or longer
+than the delay, if that is longer), the update is complete.
 
 A new update (the API clears `update_status` and raises the spec version) simply has another id: all slots are waiting
 again. Slots without a running task go first, so slots that a cancelled update left half-way are not left lying.
@@ -275,10 +275,10 @@ def _failed(task: Task, config: Update, memory: Memory) -> bool:
     ended = changed_ns(task)
     running = memory.running.get(task.id)
     if running is not None:
-        return ended - running <= config.watch
+        return ended - running <= config.monitor
     if ended >= memory.since or task.status.state is TaskState.REJECTED:
         return True
-    return ended - created_ns(task) <= config.watch
+    return ended - created_ns(task) <= config.monitor
 
 
 def _placed_until(draft: Draft, task: Task) -> int | None:

@@ -64,6 +64,20 @@ def test_ending_early_is_a_failure_within_the_monitor_period_only() -> None:
     run(main())
 
 
+def test_a_delay_longer_than_the_monitor_period_makes_no_later_end_a_failure() -> None:
+    async def main() -> None:
+        async with world() as w:
+            config = update_config(delay=20 * SECOND, monitor=3 * SECOND)
+            early = await started(w, replicas=2, update_config=config)
+            late = await started(w, replicas=2, update_config=config)
+            await w.set_image(early, "exits:2")
+            await w.set_image(late, "exits:10")
+            await updated(w, early, "paused")
+            await updated(w, late, "completed")
+
+    run(main())
+
+
 def test_failures_up_to_the_ratio_are_tolerated() -> None:
     async def main() -> None:
         async with world() as w:

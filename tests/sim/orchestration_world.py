@@ -158,8 +158,8 @@ class World:
         await self.store.update(run)
         return service_id
 
-    async def change(self, service_id: str, change: Callable[[ServiceSpec], ServiceSpec]) -> None:
-        """What POST /services/ID/update does."""
+    async def change(self, service_id: str, change: Callable[[ServiceSpec], ServiceSpec], **fields: Any) -> None:
+        """What POST /services/ID/update does; `fields` of the service beside its spec."""
 
         def run(tx: Tx) -> None:
             old = tx.get(Service, service_id)
@@ -171,6 +171,7 @@ class World:
                 previous_spec_version=old.spec_version,
                 spec_version=Version(index=tx.index + 1),
                 update_status=None,
+                **fields,
             )
             tx.update(next_run(old, new, tx.now))
 

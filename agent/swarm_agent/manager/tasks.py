@@ -185,7 +185,8 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
     """Whether the task has to be replaced for the service to be as declared.
 
     It has not when only things outside of the task changed (replicas, labels other than `swarm.task.*`), nor when only
-    the placement did and the task's node suits the new one.
+    the placement did and the task's node suits the new one. New credentials matter to a task that has no image yet, or
+    was rejected (it may be for want of them).
     """
     if task.spec_version == service.spec_version:
         return False
@@ -194,7 +195,7 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
         differs = _without_placement(wanted) != _without_placement(task.spec)
     else:
         differs = wanted != task.spec
-    if differs:
+    if differs or (service.registry_auth != task.registry_auth and not _has_image(task)):
         return True
     if task_options(task.service_labels) != task_options(service.spec.labels):
         return True
@@ -202,6 +203,11 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
         return True
     there = task.endpoint.spec if task.endpoint is not None else None
     return _published(there) != _published(service.spec.endpoint_spec)
+
+
+def _has_image(task: Task) -> bool:
+    state = task.status.state
+    return state.rank >= TaskState.READY.rank and state is not TaskState.REJECTED
 
 
 def _published(spec: EndpointSpec | None) -> tuple[str, list[PortConfig]]:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from swarm_agent.model.objects import Task
-from swarm_agent.model.specs import Global, ServiceMode
+from swarm_agent.model.specs import Global, RestartPolicy, ServiceMode
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND, parse_rfc3339
 from tests.sim.orchestration_world import World, replace, update_config, world
@@ -242,5 +242,24 @@ def test_a_change_of_how_containers_are_made_replaces_them_and_other_labels_do_n
             await w.change(service, lambda spec: replace(spec, labels={"swarm.task.shm_size": "1g"}))
             await updated(w, service)
             assert not first & {task.id for task in w.running(service)}
+
+    run(main())
+
+
+def test_new_credentials_reach_tasks_that_could_not_be_prepared_and_leave_the_others() -> None:
+    async def main() -> None:
+        async with world() as w:
+            policy = RestartPolicy(condition="none")
+            good = await started(w, 1, template={"restart_policy": policy})
+            failing = await w.create("missing", template={"restart_policy": policy})
+            await w.until(lambda: [task.status.state for task in w.tasks(failing)] == [S.REJECTED])
+            for service in (good, failing):
+                await w.change(service, lambda spec: spec, registry_auth="new")
+            await w.until(lambda: len(w.tasks(failing)) == 2)
+            assert w.tasks(failing)[1].registry_auth == "new"
+            await asyncio.sleep(20)
+            await w.hosts[w.tasks(good)[0].node_id].kill(w.tasks(good)[0].id)
+            await asyncio.sleep(20)
+            assert [task.status.state for task in w.tasks(good)] == [S.FAILED] and w.status(good) == ""
 
     run(main())

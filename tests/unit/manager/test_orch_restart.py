@@ -9,7 +9,7 @@ import pytest
 
 from swarm_agent.manager.restart import should_restart
 from swarm_agent.model.objects import Task, TaskStatus, Version
-from swarm_agent.model.specs import RestartPolicy, TaskSpec
+from swarm_agent.model.specs import Global, RestartPolicy, ServiceMode, TaskSpec
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND, parse_rfc3339, rfc3339
 from tests.sim.orchestration_world import update_config, world
@@ -279,5 +279,62 @@ def test_a_removed_node_s_tasks_are_replaced() -> None:
             await w.until(lambda: len(w.running(service)) == 3)
             await w.remove(service)
             await w.until(lambda: not w.tasks(service))
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["lost", "drained"])
+def test_with_condition_none_not_even_a_lost_node_or_a_drain_brings_a_replacement(how: str) -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create(template={"restart_policy": RestartPolicy(condition="none")})
+            await w.until(lambda: w.running(service))
+            node = w.running(service)[0].node_id
+            await (w.hosts[node].power_off() if how == "lost" else w.set_node(node, availability="drain"))
+            await asyncio.sleep(30)
+            assert [task.desired_state for task in w.tasks(service)] == [S.SHUTDOWN]
+
+    run(main())
+
+
+def test_what_failed_on_a_drained_node_is_replaced_without_delay() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create()
+            await w.until(lambda: w.running(service))
+            task = w.running(service)[0]
+            await w.depose()
+            await w.hosts[task.node_id].kill(task.id)
+            await w.set_node(task.node_id, availability="drain")
+            await w.lead()
+            await w.until(lambda: w.running(service), 2)
+
+    run(main())
+
+
+def test_a_replacement_waits_a_minute_at_most_for_the_old_task_to_stop() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create()
+            await w.until(lambda: w.running(service))
+            node = w.running(service)[0].node_id
+            w.hosts[node].connected = False  # hangs, and nobody finds out
+            await w.set_node(node, availability="pause")
+            await w.force(service)
+            await asyncio.sleep(55)
+            new = w.tasks(service)[-1]
+            assert (new.status.state, new.desired_state) == (S.READY, S.READY)
+            await w.until(lambda: [task.id for task in w.running(service)] == [new.id], 10)
+
+    run(main())
+
+
+def test_attempts_of_a_global_service_are_counted_by_node() -> None:
+    async def main() -> None:
+        async with world() as w:
+            policy = RestartPolicy(delay=SECOND, max_attempts=2)
+            service = await w.create("crash", mode=ServiceMode(global_=Global()), template={"restart_policy": policy})
+            await asyncio.sleep(30)
+            assert sorted(task.node_id for task in w.tasks(service)) == sorted(w.node_ids * 3)
 
     run(main())

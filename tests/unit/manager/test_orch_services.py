@@ -206,6 +206,34 @@ def test_without_history_a_slot_that_is_done_is_not_filled_again() -> None:
     run(main())
 
 
+def test_a_global_service_keeps_its_history_by_node() -> None:
+    async def main() -> None:
+        async with world() as w:
+            template = {"restart_policy": RestartPolicy(delay=SECOND)}
+            service = await w.create("dies:1", mode=ServiceMode(global_=Global()), template=template)
+            await asyncio.sleep(60)
+            assert sorted(task.node_id for task in w.tasks(service)) == sorted(w.node_ids * 5)
+
+    run(main())
+
+
+def test_an_orphan_goes_with_its_service() -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await w.create()
+            await w.until(lambda: w.running(service))
+            task = w.running(service)[0]
+            await w.hosts[task.node_id].cut()
+            await w.remove(service)
+            await asyncio.sleep(1)
+            assert [it.id for it in w.tasks(service)] == [task.id]
+            orphaned = TaskStatus(state=S.ORPHANED)
+            await w.store.update(lambda tx: tx.update(replace(tx.get(Task, task.id), status=orphaned)))
+            await w.until(lambda: not w.tasks(service), 1)
+
+    run(main())
+
+
 # --- global ----------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +372,24 @@ def test_a_job_completes_so_many_runs_and_no_more_than_allowed_at_a_time() -> No
             assert sorted(task.slot for task in w.tasks(service)) == list(range(8))
             assert {task.desired_state for task in w.tasks(service)} == {S.COMPLETE}
             assert max(together) == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("mode", "together", "slots"),
+    [(ReplicatedJob(), 1, 1), (ReplicatedJob(max_concurrent=3), 3, 3), (ReplicatedJob(total_completions=3), 1, 3)],
+)
+def test_a_job_runs_once_unless_told_otherwise_and_as_often_as_at_a_time(
+    mode: ReplicatedJob, together: int, slots: int
+) -> None:
+    async def main() -> None:
+        async with world() as w:
+            most: list[int] = []
+            w.checks.append(lambda _: most.append(sum(len(host.containers) for host in w.hosts.values())))
+            service = await w.create("exits:2", mode=ServiceMode(replicated_job=mode))
+            await asyncio.sleep(30)
+            assert [task.slot for task in completed(w, service)] == list(range(slots)) and max(most) == together
 
     run(main())
 

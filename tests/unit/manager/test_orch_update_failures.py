@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from swarm_agent.model.objects import Task
-from swarm_agent.model.specs import TaskSpec
+import pytest
+
+from swarm_agent.model.objects import Service, Task
+from swarm_agent.model.specs import ContainerSpec, TaskSpec
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND
 from tests.sim.orchestration_world import World, replace, update_config, world
@@ -157,8 +159,6 @@ def test_a_rollback_that_fails_is_paused_and_never_rolled_back() -> None:
             await w.set_image(service, "crash")
 
             def spoil(tx: Any) -> None:
-                from swarm_agent.model.objects import Service
-
                 it = tx.get(Service, service)
                 assert it is not None and it.previous_spec is not None
                 bad = TaskSpec(container_spec=replace(it.previous_spec.task_template.container_spec, image="crash"))
@@ -184,6 +184,27 @@ def test_a_manual_rollback_goes_back_and_a_second_one_forward() -> None:
             await w.roll_back(service)
             await updated(w, service, "rollback_completed")
             assert len(w.running(service, "dies:1000")) == 4
+
+    run(main())
+
+
+@pytest.mark.parametrize(("action", "word"), [("rollback", "rollback"), ("pause", "update")])
+def test_a_manual_rollback_that_fails_is_paused_in_swarms_words(action: str, word: str) -> None:
+    async def main() -> None:
+        async with world() as w:
+            service = await started(w, rollback_config=update_config(failure_action=action), image="exits:60")
+            await w.set_image(service, "dies:1000")
+            await updated(w, service)
+
+            def spoil(tx: Any) -> None:
+                it = tx.get(Service, service)
+                template = replace(it.previous_spec.task_template, container_spec=ContainerSpec(image="crash"))
+                tx.update(replace(it, previous_spec=replace(it.previous_spec, task_template=template)))
+
+            await w.store.update(spoil)
+            await w.roll_back(service)
+            await updated(w, service, "rollback_paused")
+            assert w.message(service).startswith(f"{word} paused due to failure or early termination of task ")
 
     run(main())
 

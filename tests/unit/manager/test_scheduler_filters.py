@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from swarm_agent.model.encryption import WIREGUARD
-from swarm_agent.model.objects import Network, NetworkAttachment, Node, PluginDescription, TaskStatus
+from swarm_agent.model.objects import EngineDescription, Network, NetworkAttachment, Node, PluginDescription, TaskStatus
 from swarm_agent.model.specs import (
     ContainerSpec,
     DiscreteGenericResource,
@@ -72,6 +74,43 @@ def test_a_task_that_fits_nowhere_says_why_in_swarms_words(
         assert status.message == "pending task scheduling"
     else:
         assert status.state is TaskState.ASSIGNED
+
+
+def test_of_several_reasons_on_a_node_the_first_in_swarms_order_is_given() -> None:
+    texts = [
+        "1 node not available for new tasks",
+        "insufficient resources on 1 node",
+        "missing plugin on 1 node",
+        "scheduling constraints not satisfied on 1 node",
+        "unsupported platform on 1 node",
+        "host-mode port already in use on 1 node",
+        "max replicas per node limit exceed",
+    ]
+    reserved = reserving(cpus=5)
+    assert reserved.resources is not None
+    log, platform = Driver(name="fluentd"), Platform(architecture="arm64")
+    strict = Placement(constraints=["node.hostname==zebra"], platforms=[platform], max_replicas=1)
+    spec = replace(reserved, log_driver=log, placement=strict)
+    place = node("a", state="down", plugins=[PluginDescription(type="Log", name="json-file")])
+    cures = [
+        lambda: replace(place, status=replace(place.status, state="ready")),
+        lambda: replace(place, description=replace(place.description, resources=Resources(nano_cpus=10**10))),
+        lambda: replace(place, description=replace(place.description, engine=EngineDescription())),
+        lambda: replace(place, description=replace(place.description, hostname="zebra")),
+        lambda: replace(place, description=replace(place.description, platform=platform)),
+    ]
+    there = running("web", "a", endpoint=host_port(8080))
+    wanted = task(spec=spec, endpoint=host_port(8080))
+    world = World(place, there, wanted)
+    for text, cure in itertools.zip_longest(texts, cures):
+        world.plan()
+        assert world.task(wanted).status.err == f"no suitable node ({text})"
+        if cure is not None:
+            place = cure()
+            world.put(place)
+        elif there.id in world.objects:
+            world.drop(there)
+            world.put(running("web", "a"))
 
 
 def test_reasons_are_joined_most_frequent_first() -> None:
@@ -217,9 +256,24 @@ def test_a_volume_driver_must_be_on_the_node(plugin: str, fits: bool) -> None:
     assert bool(world.task(wanted).node_id) is fits
 
 
-@pytest.mark.parametrize("architecture", ["amd64", "x86_64", ""])
-def test_platform_names_of_images_and_kernels_are_the_same(architecture: str) -> None:
+@pytest.mark.parametrize("network", ["macvlan", "overlay", "weave"])
+def test_a_network_driver_must_be_on_the_node_unless_it_is_our_own(network: str) -> None:
+    attachment = NetworkAttachment(network=Network(id="n", driver_state=Driver(name=network)))
+    wanted = task(networks_attachments=[attachment])
+    world = World(node("a", plugins=[PluginDescription(type="Network", name="macvlan")]), wanted)
+    world.plan()
+    assert world.task(wanted).status.err == (
+        "no suitable node (missing plugin on 1 node)" if network == "weave" else ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kernel"), [("amd64", "x86_64"), ("x86_64", "x86_64"), ("", "x86_64"), ("arm64", "aarch64")]
+)
+def test_platform_names_of_images_and_kernels_are_the_same(architecture: str, kernel: str) -> None:
     wanted = task(spec=TaskSpec(placement=Placement(platforms=[Platform(architecture=architecture, os="linux")])))
-    world = World(node("a"), wanted)
+    place = node("a")
+    platform = Platform(architecture=kernel, os="linux")
+    world = World(replace(place, description=replace(place.description, platform=platform)), wanted)
     world.plan()
     assert world.task(wanted).node_id == "a"

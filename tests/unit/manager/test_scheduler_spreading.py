@@ -61,6 +61,34 @@ def test_nodes_where_this_version_failed_often_come_last_until_the_window_has_pa
     assert world.task(later).node_id == "a"
 
 
+@pytest.mark.parametrize(
+    ("on_a", "on_b", "state", "ago", "chosen"),
+    [
+        (4, 0, TaskState.FAILED, 0, "a"),  # b has more tasks
+        (5, 0, TaskState.FAILED, 0, "b"),
+        (5, 0, TaskState.REJECTED, 0, "b"),
+        (5, 0, TaskState.COMPLETE, 0, "a"),
+        (5, 0, TaskState.FAILED, 299, "b"),
+        (5, 0, TaskState.FAILED, 300, "a"),
+        (7, 6, TaskState.FAILED, 0, "b"),
+        (6, 7, TaskState.FAILED, 0, "a"),
+    ],
+)
+def test_five_failures_in_five_minutes_and_of_two_such_nodes_the_one_with_fewer(
+    on_a: int, on_b: int, state: TaskState, ago: int, chosen: str
+) -> None:
+    world = World(node("a"), node("b"), *(running("other", "b") for _ in range(3)))
+    for name in "a" * on_a + "b" * on_b:
+        failing = running("web", name)
+        world.put(failing)
+        world.put(replace(failing, status=TaskStatus(state=state)))
+    world.now += ago * 10**9
+    wanted = task()
+    world.put(wanted)
+    world.plan()
+    assert world.task(wanted).node_id == chosen
+
+
 def test_failures_in_the_history_count_after_a_change_of_leader() -> None:
     failed = [running("web", "a", slot=1) for _ in range(MAX_FAILURES)]
     history = [

@@ -123,7 +123,7 @@ class Side:
                 path = path.replace(mark, str(found.get("Version", {}).get("Index")))
         status, answer = await self._call(method, path, body)
         async with asyncio.timeout(10):
-            while isinstance(answer, dict) and answer.get("Driver") == "":  # a network that Swarm has yet to allocate
+            while _is_unsettled(answer):
                 status, answer = await self._call(method, path, body)
         return status, answer
 
@@ -133,6 +133,15 @@ class Side:
         async with self.session.request(method, f"http://side{path}", data=data, headers=headers) as reply:
             text = await reply.text()
         return reply.status, json.loads(text) if text and reply.content_type == "application/json" else text or None
+
+
+def _is_unsettled(answer: Any) -> bool:
+    """A network that Swarm has yet to allocate, or tasks of a removed service that it has yet to delete."""
+    if isinstance(answer, dict):
+        return bool(answer.get("Driver") == "")
+    return isinstance(answer, list) and any(
+        isinstance(it, dict) and it.get("DesiredState") == "remove" for it in answer
+    )
 
 
 START = """

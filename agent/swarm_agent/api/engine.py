@@ -15,8 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
 
-from swarm_agent.model.errors import ClusterError
-from swarm_agent.node.admission import message_of
+from swarm_agent.model.errors import ClusterError, message_of
 
 from .message import Response
 from .versions import NEWEST, OLDEST, ApiVersion, parse_version, show

@@ -7,11 +7,11 @@ in it. A request that names only the engine's networks is passed on as it came.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import msgspec
 
+from swarm_agent.model.addresses import is_ipv4
 from swarm_agent.model.base import read_json
 from swarm_agent.model.errors import BadRequest, ClusterError
 from swarm_agent.network.names import NETWORK_LABEL
@@ -123,7 +123,7 @@ class PlainContainers:
         if given.get("IPv6Address"):
             raise BadRequest(f"IPv6 addresses on network {name} follow from those of IPv4: ask for one of these (--ip)")
         address = str(given.get("IPv4Address") or "")
-        if address and not _is_ipv4(address):
+        if address and not is_ipv4(address):
             raise BadRequest(f"invalid IPv4 address: {address}")
         try:
             return await attachments.attach(name, address)
@@ -168,14 +168,6 @@ def _endpoint(config: Any, place: NetworkPlace, version: tuple[int, int]) -> dic
     if version >= MAC_IN_ENDPOINT:
         changed["MacAddress"] = place.mac
     return changed
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _overlay(network: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from swarm_agent.model.objects import Cluster, Node, Service, Task
 from swarm_agent.model.times import rfc3339
@@ -18,11 +18,12 @@ from swarm_agent.store.store import Store
 from swarm_agent.store.tx import Tx
 from swarm_agent.store.view import Change
 
-from .draft import MOST_ROOM, ROOM, Draft
+from .draft import MOST_ROOM, Draft
 from .enforcer import concerns, is_enforced, plan_enforcement
 from .global_ import plan_global
 from .jobs import plan_global_job, plan_replicated_job
 from .loop import Clock, PlanLoop
+from .parts import update_in_parts
 from .reaper import reap_removed
 from .replicated import plan_replicated
 from .tasks import Cause, Mode, has_ended, is_drained, is_running, mode_of, node_is_lost
@@ -183,25 +184,17 @@ class Orchestrator:
             self._services.rest(service_id, draft.now + len(draft.tasks) * REST_PER_TASK)
 
     async def _enforce(self, node_id: str) -> None:
-        def run(tx: Tx) -> int:
-            rejected = plan_enforcement(tx, node_id, rfc3339(self._clock()))
-            for task in rejected[:room]:
-                tx.update(task)
-            return len(rejected)
+        now = rfc3339(self._clock())
 
-        room = ROOM
-        while True:
-            try:
-                count = await self._store.update(run)
-                break
-            except TooLarge:  # tasks with large specs
-                if room == 1:
-                    raise
-                room //= 2
-        if count:
-            log.info("node %s: %d tasks no longer meet their constraints there", node_id, count)
-        if count > room:
-            self._nodes.mark(node_id)
+        def write(tx: Tx, part: Sequence[str]) -> None:
+            for task in plan_enforcement(tx, node_id, now):
+                if task.id in part:
+                    tx.update(task)
+
+        rejected = [task.id for task in plan_enforcement(self._store.view(), node_id, now)]
+        await update_in_parts(self._store, rejected, write)
+        if rejected:
+            log.info("node %s: %d tasks no longer meet their constraints there", node_id, len(rejected))
         if node_id in self._held_back:
             self._held_back.discard(node_id)
             self._mark_services_of(node_id)

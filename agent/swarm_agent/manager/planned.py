@@ -32,7 +32,6 @@ DEBOUNCE = 0.002
 SLICE = 400
 """Objects decided on between two looks at the event loop: some milliseconds of work."""
 
-
 RETRY = 0.5
 """Seconds before a write that failed (no quorum, for one) is tried again."""
 

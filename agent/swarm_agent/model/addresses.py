@@ -23,6 +23,15 @@ def ip_of(cidr: str) -> str:
     return cidr.partition("/")[0]
 
 
+def is_ipv4(text: str) -> bool:
+    """Whether this is an IPv4 address, without prefix length."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def reserved_range(subnet: ipaddress.IPv4Network) -> ipaddress.IPv4Network:
     """The part of a cluster network from which engines take addresses for containers that come without one: its last
     four addresses. The manager must not hand these out. In subnets of fewer than eight addresses it is the whole.

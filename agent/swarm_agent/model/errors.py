@@ -7,6 +7,8 @@ Swarm's manager answers in gRPC terms, and clients match on the texts, so most m
 
 from __future__ import annotations
 
+import msgspec
+
 
 class ClusterError(Exception):
     """Base of all errors with an HTTP status. `str(error)` is the text for the user."""
@@ -133,3 +135,11 @@ CERTIFICATES_EXPIRED = "Swarm certificates have expired. To replace them, leave 
 LEAVE_LOCKED = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
 WRONG_UNLOCK_KEY = "swarm could not be unlocked: invalid key provided"
 NOT_LOCKED = "swarm is not locked"
+
+
+def message_of(body: bytes) -> str:
+    """The text of a refusal, `{"message": …}`; of anything else the beginning as it is."""
+    try:
+        return str(msgspec.json.decode(body)["message"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return body.decode("utf-8", "replace")[:500]

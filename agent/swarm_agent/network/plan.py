@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from swarm_agent.model.addresses import mac_of, reserved_range
+from swarm_agent.model.addresses import is_ipv4, mac_of, reserved_range
 from swarm_agent.model.dualstack import dual_stack
 from swarm_agent.model.encryption import is_encrypted
 from swarm_agent.model.objects import Network
@@ -239,7 +239,7 @@ def _engine_network(network: Network, own: str, facts: HostFacts) -> EngineNetwo
 def _hosts(tables: NetworkTables, facts: HostFacts, problems: list[str]) -> dict[str, str]:
     hosts = {}
     for node_id, address in tables.hosts.items():
-        if _is_ipv4(address):
+        if is_ipv4(address):
             hosts[node_id] = address
         else:
             problems.append(f"host {node_id}: underlay address {address!r} is not IPv4")
@@ -252,7 +252,7 @@ def _usable_peers(tables: NetworkTables, hosts: Mapping[str, str], problems: lis
     for owner, peer in tables.peers:
         if owner not in hosts:
             continue
-        if _is_ipv4(peer.gateway) and _MAC.fullmatch(peer.mac) and _KEY.fullmatch(peer.key):
+        if is_ipv4(peer.gateway) and _MAC.fullmatch(peer.mac) and _KEY.fullmatch(peer.key):
             found.append((owner, peer))
         else:
             problems.append(f"peer row of network {peer.network_id} from node {owner}: {peer.gateway!r}, {peer.mac!r}")
@@ -263,9 +263,9 @@ def _usable_peers(tables: NetworkTables, hosts: Mapping[str, str], problems: lis
 def endpoint_fault(row: EndpointRow) -> str:
     """What is wrong with a row that came from the network, or "". Rules are made from it as text, so be strict."""
     for address in row.addresses:
-        if not _is_ipv4(address.ip):
+        if not is_ipv4(address.ip):
             return f"address {address.ip!r} is not IPv4"
-        if address.vip and not _is_ipv4(address.vip):
+        if address.vip and not is_ipv4(address.vip):
             return f"VIP {address.vip!r} is not IPv4"
         if address.mac and not _MAC.fullmatch(address.mac):
             return f"MAC {address.mac!r} is malformed"
@@ -277,13 +277,6 @@ def endpoint_fault(row: EndpointRow) -> str:
         if not all(map(_is_network, port.addresses)):
             return f"addresses {port.addresses!r} of port {port.published} are not IPv4"
     return ""
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        return str(ipaddress.IPv4Address(text)) == text
-    except ValueError:
-        return False
 
 
 def _is_network(text: str) -> bool:

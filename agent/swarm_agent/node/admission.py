@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable
+from swarm_agent.model.errors import BadRequest, ClusterError, Unavailable, message_of
 from swarm_agent.pki import authority, tls
 from swarm_agent.pki.files import NodeCertificate
 from swarm_agent.pki.tokens import JoinToken, parse_token
@@ -133,11 +133,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
         return f"connect: {os.strerror(cause.errno).lower()}"
     return str(error) or type(error).__name__
-
-
-def message_of(body: bytes) -> str:
-    """The text of a refusal."""
-    try:
-        return str(msgspec.json.decode(body)["message"])
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return body.decode("utf-8", "replace")[:500]

@@ -159,7 +159,7 @@ async def attach(store: Store, task_id: str, node_id: str, term: str, address: s
     unsubscribe = store.subscribe(lambda changes: changed.set())
     try:
         await store.update(lambda tx: create_attachment(tx, task_id, node_id, term, address))
-        async with asyncio.timeout(min(TIMEOUT, PATIENCE) if address else TIMEOUT):
+        async with asyncio.timeout(PATIENCE if address else TIMEOUT):
             while True:
                 changed.clear()
                 task = store.view().get(Task, task_id)

@@ -123,8 +123,8 @@ class Attachments:
         """A place on the network (id, name or beginning of id), for a container to be. `bind` or `release` it.
         `address`: of IPv4, when it has to be a certain one.
 
-        Raises ClusterError: 404 when the cluster has no such network, 403 when it is not attachable or the address not
-        to be had.
+        Raises ClusterError: 404 when the cluster has no such network, 403 when it is not attachable, 500 when it has
+        no address to give, or not this one.
         """
         task_id = new_id(self._rng)  # known before the task can come with the assignments
         self._being_made.add(task_id)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from swarm_agent.model.errors import ClusterError, NoLeader
+from swarm_agent.model.errors import ClusterError, NoLeader, message_of
 from swarm_agent.pki import authority
 from swarm_agent.pki.files import NodeCertificate
 
-from .admission import RemoteError, Unreachable, call, message_of
+from .admission import RemoteError, Unreachable, call
 from .certificates import CertificateHolder
 from .management import CertificateAnswer, RenewalRequest
 

@@ -15,7 +15,6 @@ import itertools
 import logging
 import math
 import time
-from collections import ChainMap
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -338,7 +337,8 @@ class Runner:
             raise PrepareError(str(error) or type(error).__name__) from error
         found = []
         for name, one in zip(names, attachments, strict=True):
-            options = dict(ChainMap(*(config.driver_opts for config in container.wishes(self.task, one.network))))
+            wishes = container.wishes(self.task, one.network)
+            options = {key: value for wish in wishes for key, value in wish.driver_opts.items()}
             found.append(container.engine_network(name, one.addresses, options))
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from swarm_agent.model.objects import Service, Task
-from swarm_agent.model.specs import ContainerSpec, TaskSpec
+from swarm_agent.model.specs import ContainerSpec, TaskSpec, UpdateConfig
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND
 from tests.sim.orchestration_world import World, replace, update_config, world
@@ -52,28 +52,22 @@ def test_a_good_update_recovers_a_paused_service() -> None:
     run(main())
 
 
-def test_ending_early_is_a_failure_within_the_monitor_period_only() -> None:
+@pytest.mark.parametrize(
+    ("config", "within", "after"),
+    [
+        (update_config(monitor=10 * SECOND, parallelism=0), 8, 12),
+        (update_config(monitor=3 * SECOND, delay=20 * SECOND), 2, 10),  # a longer delay makes no later end a failure
+    ],
+)
+def test_ending_early_is_a_failure_within_the_monitor_period_only(
+    config: UpdateConfig, within: int, after: int
+) -> None:
     async def main() -> None:
         async with world() as w:
-            config = update_config(monitor=10 * SECOND, parallelism=0)
             early = await started(w, replicas=2, update_config=config)
             late = await started(w, replicas=2, update_config=config)
-            await w.set_image(early, "exits:8")
-            await w.set_image(late, "exits:12")
-            await updated(w, early, "paused")
-            await updated(w, late, "completed")
-
-    run(main())
-
-
-def test_a_delay_longer_than_the_monitor_period_makes_no_later_end_a_failure() -> None:
-    async def main() -> None:
-        async with world() as w:
-            config = update_config(delay=20 * SECOND, monitor=3 * SECOND)
-            early = await started(w, replicas=2, update_config=config)
-            late = await started(w, replicas=2, update_config=config)
-            await w.set_image(early, "exits:2")
-            await w.set_image(late, "exits:10")
+            await w.set_image(early, f"exits:{within}")
+            await w.set_image(late, f"exits:{after}")
             await updated(w, early, "paused")
             await updated(w, late, "completed")
 

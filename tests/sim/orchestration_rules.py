@@ -7,7 +7,7 @@ from collections import Counter
 from swarm_agent.manager.defaults import Order, update_config
 from swarm_agent.manager.nodeset import is_active
 from swarm_agent.manager.tasks import Mode, has_ended, is_live, iteration_of, mode_of
-from swarm_agent.model.extensions import schedule
+from swarm_agent.model.extensions import OVERLAP, schedule
 from swarm_agent.model.objects import Node, Service, Task
 from swarm_agent.model.states import TaskState as S
 from swarm_agent.model.times import SECOND, parse_rfc3339
@@ -42,6 +42,7 @@ class Rules:
         """To be called with each applied entry."""
         check_states(changes)
         self._check_forgotten(changes)
+        self._check_overlap(changes)
         view = self._world.store.view()
         touched = {(it.new or it.old).service_id: None for it in changes if it.kind is Task}
         created = {it.new.service_id for it in changes if it.kind is Task and it.old is None}
@@ -65,6 +66,24 @@ class Rules:
             if change.kind is Task and change.new is None and not has_ended(change.old):
                 runs = any(change.id in host.containers for host in self._world.hosts.values())
                 assert not runs, f"task {change.id} was forgotten while it runs"
+
+    def _check_overlap(self, changes: list[Change]) -> None:
+        """A job's schedule starts no run beside the one before, unless it may replace that. (Runs that an update left
+        behind are none of its business.)"""
+        before = {change.old.id: change.old for change in changes if change.kind is Task and change.old is not None}
+        for change in changes:
+            if change.kind is not Service or change.old is None or change.new is None:
+                continue
+            old, new = change.old, change.new
+            started = iteration_of(new) > iteration_of(old) == old.released and new.scheduled_to != old.scheduled_to
+            if not started or new.spec.labels.get(OVERLAP) == "replace":
+                continue
+            for task in self._world.store.view().find(Task, service_id=new.id):
+                was = before.get(task.id, task)
+                of_old_run = was.job_iteration is not None and was.job_iteration.index == old.released
+                assert not (of_old_run and is_live(was) and not has_ended(was) and not has_ended(task)), (
+                    f"job {new.id[:4]} was started while task {task.id} of the run before was under way"
+                )
 
     def _check_slots(self, service: Service, tasks: list[Task], created: bool) -> None:
         mode = mode_of(service)

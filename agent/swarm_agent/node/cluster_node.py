@@ -215,12 +215,18 @@ class ClusterNode:
     async def stop(self) -> None:
         """Stop the agent's parts; containers go on running."""
         self.introspection.lag.stop()
-        for task in (self._looking, self._starting):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         if self._membership is not None:
-            await self._membership.stop()
+            await self._end(self._membership)
+
+    async def _end(self, membership: Membership, *, leave: bool = False) -> None:
+        """Stop a membership. What is still taking it up ends first, or it would start parts behind our back."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        await membership.stop(leave=leave)
 
     async def _look_for_moves(self) -> None:
         """Go on at another address when the one that this node advertises is no longer this host's."""
@@ -243,10 +249,7 @@ class ClusterNode:
     async def _move(self, membership: Membership, address: str) -> None:
         state = whereabouts.moved(membership.state, address)
         log.warning("this host's address is no longer %s; going on as %s", membership.state.advertise, address)
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
-        await membership.stop()
+        await self._end(membership)
         await asyncio.to_thread(self._folder.save, state)
         self._failure = ""
         await self._take_up(state, membership.certificates.keys.lock)
@@ -318,7 +321,7 @@ class ClusterNode:
             raise Unavailable(errors.SWARM_LOCKED)
         if membership is None or membership.manager is None:
             raise Unavailable(errors.NOT_A_MANAGER)
-        await membership.stop()
+        await self._end(membership)
         certificates = membership.certificates
         fresh = self._member(membership.state, certificates.present, certificates.keys.lock)
         self._membership = fresh
@@ -434,7 +437,7 @@ class ClusterNode:
             self._membership = self._locked = None
             self._failure = ""
             if membership is not None:
-                await membership.stop(leave=True)
+                await self._end(membership, leave=True)
             await asyncio.to_thread(self._folder.forget)
             log.info("this node left its cluster")
 

@@ -123,3 +123,26 @@ async def test_valid_ones_are_not(host):
     host.member("worker")
     await host.start()
     assert host.error == "" and host.local_state == "pending"
+
+
+async def test_leaving_ends_a_membership_that_is_still_being_taken_up(host, monkeypatch):
+    """It went on behind the back of a node that had left: it held the port, and asked for its old cluster's leader."""
+    host.member("worker")
+    looking, found, started = asyncio.Event(), asyncio.Event(), []
+
+    async def slowly(membership):
+        looking.set()
+        await found.wait()
+
+    async def start(membership):
+        started.append(membership)
+
+    monkeypatch.setattr(Membership, "resume_manager", slowly)
+    monkeypatch.setattr(Membership, "start", start)
+    await host.start()
+    await looking.wait()
+    await host.leave(force=False)
+    found.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert started == [] and host.local_state == "inactive"
